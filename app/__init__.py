@@ -1,0 +1,1 @@
+"""The Textual screen, the command line, and the one adapter between engine and store."""

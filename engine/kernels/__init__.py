@@ -1,0 +1,1 @@
+"""Numba kernels over explicit SIMD values; every reduction in one fixed order (NUMERICS.md)."""
