@@ -1,0 +1,99 @@
+"""What every test shares: one JIT cache, directories of its own, Hypothesis profiles, the way to ../shared.
+
+Set before anything of the project is imported, so that no test and no process that a test starts can touch a
+person's real data, cache or configuration.
+"""
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+TEST_CACHE = ROOT / ".test-cache"
+
+
+def _jit_cache_dir() -> Path:
+    """A folder named after the kernels' sources: Numba itself sees a change only in the function's own file."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    folder = TEST_CACHE / f"jit-{digest.hexdigest()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    for old in TEST_CACHE.glob("jit-*"):
+        if old != folder and time.time() - old.stat().st_mtime > 7200:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(_jit_cache_dir())
+
+_HOME = Path(tempfile.mkdtemp(prefix="forkpoint-test-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+_KINDS = ("DATA", "CACHE", "CONFIG")
+for _kind in _KINDS:
+    os.environ[f"FORKPOINT_{_kind}_DIR"] = str(_HOME / "session" / _kind.lower())
+
+# The default run is the same every time; HYPOTHESIS_PROFILE=explore looks further.
+_ALWAYS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("ci", derandomize=True, max_examples=50, database=None, **_ALWAYS)
+settings.register_profile("explore", max_examples=1000, print_blob=True, **_ALWAYS)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(config, items):
+    """`pytest` alone leaves the soak tests out; `pytest -m soak` runs them."""
+    if config.option.markexpr:
+        return
+    soak = [item for item in items if item.get_closest_marker("soak")]
+    if soak:
+        config.hook.pytest_deselected(items=soak)
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
+@pytest.fixture(autouse=True)
+def own_directories(monkeypatch, request):
+    """Each test has a data, a cache and a configuration directory of its own (not yet created)."""
+    number = request.config.stash.get(_COUNT, 0) + 1
+    request.config.stash[_COUNT] = number
+    folder = _HOME / f"test{number}"
+    for kind in _KINDS:
+        monkeypatch.setenv(f"FORKPOINT_{kind}_DIR", str(folder / kind.lower()))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+_COUNT = pytest.StashKey[int]()
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The folder that holds pyproject.toml."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """../shared/data beside the checkout; tests that need it are skipped where it is missing."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no {os.path.relpath(folder, ROOT)} beside this checkout: the shared test data are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories_path(shared_data) -> Path:
+    """stories260K.gguf: a real trained Llama of 260 thousand weights."""
+    path = shared_data / "stories260K.gguf"
+    if not path.is_file():
+        pytest.skip(f"no {os.path.relpath(path, ROOT)}: the shared test data are incomplete")
+    return path
