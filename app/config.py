@@ -1,0 +1,110 @@
+"""Where files live, the config file, and what the screen is started with."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from app.engine_protocol import KVType
+
+APP_NAME = "forkpoint"
+CONFIG_FILE = "config.toml"
+
+
+class ConfigError(Exception):
+    """The config file cannot be used. Fields: `path`, `field` (None: the whole file) and `why`."""
+
+    def __init__(self, path: Path, field: str | None, why: str) -> None:
+        super().__init__(path, field, why)
+        self.path = path
+        self.field = field
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Directories:
+    """The three roots: `data` is small and precious, `cache` can be rebuilt, `config` is written by people."""
+
+    data: Path
+    cache: Path
+    config: Path
+
+
+@dataclass(frozen=True)
+class TuiOptions:
+    """What `forkpoint` was started with; None leaves the choice to the config file and the library."""
+
+    model: Path | None = None
+    at: str | None = None
+    resume: bool = False  # pick from a list first
+    no_save: bool = False  # incognito: nothing is written
+    threads: int | None = None
+    context: int | None = None
+    cache_type: KVType | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """The config file, `config.toml` in the config directory. Every field may be missing."""
+
+    model: Path | None = None  # GGUF file to open when -m is not given; default: the bundled one
+    threads: int | None = None  # worker threads; default: the machine's cores
+    context: int | None = None  # context size in tokens; default: the model's own
+    cache_type: KVType = "f16"  # how keys and values are kept: "f16" or "q8_0"
+    theme: str | None = None  # name of a Textual theme
+    autosave: bool = True  # keep the state of every message on disk, not only its text
+    sampler: dict[str, Any] = field(default_factory=dict)  # [sampler] temperature = 0.7, top_k = 20, ...
+
+
+def directories() -> Directories:
+    """Give the roots: FORKPOINT_DATA_DIR, FORKPOINT_CACHE_DIR, FORKPOINT_CONFIG_DIR, else the platform's own places."""
+    found: dict[str, Path] = {}
+    for name in ("data", "cache", "config"):
+        override = os.environ.get(f"FORKPOINT_{name.upper()}_DIR")
+        if override:
+            found[name] = Path(override).expanduser().absolute()
+            continue
+        import platformdirs
+
+        found[name] = Path(getattr(platformdirs, f"user_{name}_dir")(APP_NAME, appauthor=False))
+    return Directories(**found)
+
+
+def load_config(root: Path | None = None) -> Config:
+    """Read the config file of `root` (default: the config directory); a missing one gives the defaults.
+
+    Raises ConfigError with the field for anything that cannot be understood.
+    """
+    path = (root or directories().config) / CONFIG_FILE
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise ConfigError(path, None, str(e)) from e
+    known = {f.name for f in fields(Config)}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise ConfigError(path, key, f"is not a setting; settings are {', '.join(sorted(known))}")
+        given[name] = _checked(path, name, value)
+    return Config(**given)
+
+
+def _checked(path: Path, name: str, value: object) -> Any:
+    """Check one setting's type and give it as the dataclass holds it."""
+    wanted: dict[str, type] = {"model": str, "theme": str, "cache_type": str, "autosave": bool, "sampler": dict}
+    kind = wanted.get(name, int)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(path, name, f"must be of type {kind.__name__}")
+    if name == "cache_type" and value not in get_args(KVType):
+        raise ConfigError(path, name, f"must be one of {', '.join(get_args(KVType))}")
+    if isinstance(value, int) and kind is int and value < 1:
+        raise ConfigError(path, name, "must be at least 1")
+    if name == "model" and isinstance(value, str):
+        return (path.parent / Path(value).expanduser()).absolute()
+    return value
