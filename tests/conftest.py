@@ -76,6 +76,41 @@ _COUNT = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session")
+def model_file():
+    """A function: the name of a small random-weight model -> its path, written once a session."""
+    from conformance import make_models
+
+    folder = _HOME / "models"
+    folder.mkdir(exist_ok=True)
+
+    def find(name):
+        path = folder / f"{name}.gguf"
+        if not path.exists():
+            make_models.write(path, make_models.MODELS.get(name) or make_models.BITS[name])
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def open_model():
+    """A function like Model.open that opens each (path, options) once a session and closes all of them at the end."""
+    from engine.model import Model
+
+    opened = {}
+
+    def find(path, **options):
+        key = (path, *sorted(options.items()))
+        if key not in opened:
+            opened[key] = Model.open(path, **options)
+        return opened[key]
+
+    yield find
+    for model in opened.values():
+        model.close()
+
+
+@pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The folder that holds pyproject.toml."""
     return ROOT

@@ -57,6 +57,13 @@ MODELS: dict[str, Shape] = {
 FLOAT32 = tuple(name for name in MODELS if name.startswith("f32"))
 QUANTIZED = ("f16", "bf16", "q8_0", "q4_0", "mixed")
 
+# Smaller ones for the tests that compare bits with bits, one for each tensor type
+BITS: dict[str, Shape] = {
+    **{kind: Shape(2, 128, 160, 4, 2, 32, (kind,), vocabulary=500, seed=21) for kind in TYPES},
+    "F32": Shape(2, 128, 150, 4, 2, 32, ("F32",), vocabulary=500, seed=21),
+    "mixed": Shape(2, 128, 160, 4, 1, 32, ("Q8_0", "Q4_0", "F32", "BF16", "F16"), vocabulary=500, seed=22),
+}
+
 
 class Bits:
     """Numbers of mean 0 and deviation 1 from raw generator bits: exact, hence equal everywhere."""
