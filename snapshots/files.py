@@ -1,0 +1,133 @@
+"""The one seam to the file system for journals and bundles: small calls that a test can replace one by one.
+
+Nothing here follows a link at the end of a path, and every file and directory is private to the user (0600, 0700).
+Calls raise OSError; `typed` makes a StoreFull or StoreError of it at the edges of the store.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from snapshots.errors import StoreError, StoreFull, StoreReadOnly
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_CHUNK = 1 << 24
+
+
+def typed(error: OSError, path: Path) -> StoreError:
+    """The store's own error for an OSError: StoreFull, StoreReadOnly, or a StoreError with the system's words."""
+    words = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in _FULL:
+        return StoreFull(words, path=path)
+    if error.errno in _READ_ONLY:
+        return StoreReadOnly(words, path=path)
+    return StoreError(words, path=path)
+
+
+class Files:
+    """The real file system. Tests subclass it to fail, tear or record single calls."""
+
+    def make_dirs(self, path: Path) -> None:
+        """Make a directory and its parents; those that are new get mode 0700."""
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_dirs(path.parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path)) from None
+
+    def create(self, path: Path) -> int:
+        """Make a file that must not exist and open it for reading and writing; returns the descriptor."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def open_existing(self, path: Path) -> int:
+        """Open a regular file for reading and writing. Raises OSError (EINVAL) for anything that is not one."""
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return fd
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at the descriptor's place."""
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[os.write(fd, view[:_CHUNK]) :]
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file to `size` bytes and stand at its end."""
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
+
+    def sync(self, fd: int) -> None:
+        """Make what was written survive a power cut."""
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Put `source` in the place of `target`, atomically."""
+        os.replace(source, target)
+
+    def sync_dir(self, path: Path) -> None:
+        """Make the names in a directory survive a power cut."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; one that is gone already is no error."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def read(self, path: Path, limit: int) -> bytes:
+        """A regular file's bytes, at most `limit` of them. Raises OSError (EFBIG) for a larger one."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return self.read_fd(fd, limit)
+        finally:
+            os.close(fd)
+
+    def read_fd(self, fd: int, limit: int) -> bytes:
+        """All bytes of an open regular file, from its start."""
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if facts.st_size > limit:
+            raise OSError(errno.EFBIG, "larger than any file of this kind")
+        parts, place = [], 0
+        while part := os.pread(fd, min(_CHUNK, limit + 1 - place), place):
+            parts.append(part)
+            place += len(part)
+        return b"".join(parts)
+
+    def lock(self, fd: int) -> bool:
+        """Take the kernel's exclusive lock on an open file without waiting; it ends with the process or `close`."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_linked(self, fd: int, path: Path) -> bool:
+        """Whether `path` still is the file behind the descriptor."""
+        try:
+            named = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        held = os.fstat(fd)
+        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)

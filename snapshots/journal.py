@@ -1,0 +1,274 @@
+"""The journal of a reply in flight: what was sampled so far, in a file that outlives the process.
+
+A journal lies in the data dir, outside the tree. Its kernel lock says that its writer lives; the lock of a dead
+process is gone, whatever it died of. Records check themselves and their order, so a torn end loses only itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snapshots.errors import JournalGone, StoreError
+from snapshots.files import Files, typed
+from snapshots.records import DeadReply, ReplyStart
+
+if TYPE_CHECKING:
+    from snapshots.database import Database
+
+MAGIC = b"FKPTJRNL"
+VERSION = 1
+SYNC_EVERY_S = 0.25
+_HEAD = struct.Struct("<8sHH16s")  # magic, version, 0, journal id
+_RECORD = struct.Struct("<IB")  # payload bytes, kind
+_START, _TOKENS = 1, 2
+_DIGEST = 16
+_LIMIT = 64 << 20
+
+
+def _digest(before: bytes, record: bytes) -> bytes:
+    """The digest of a record covers the one before it, so records cannot be swapped, dropped or repeated."""
+    return blake2b(record, digest_size=_DIGEST, key=before).digest()
+
+
+class Journal:
+    """An open journal, locked by this process. Safe to use from one thread at a time beside `close`."""
+
+    def __init__(self, files: Files, path: Path, fd: int, last: bytes) -> None:
+        self._files = files
+        self._fd: int | None = fd
+        self._last = last
+        self._synced = time.monotonic()
+        self._guard = threading.Lock()
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        """The journal's random id, in hex."""
+        return self.path.stem
+
+    def append(self, tokens: Sequence[int], text: str = "") -> None:
+        """Add sampled ids and the text they streamed; call it for every token.
+
+        The bytes reach the kernel at once (a killed process loses nothing) and the disk every 250 ms (a power cut loses
+        no more than that). Does nothing once closed. Raises StoreFull or StoreError; the reply itself may go on.
+        """
+        payload = struct.pack(f"<I{len(tokens)}I", len(tokens), *tokens) + text.encode("utf-8", "replace")
+        with self._guard:
+            if self._fd is None:
+                return
+            try:
+                self._write(_TOKENS, payload)
+                if time.monotonic() - self._synced >= SYNC_EVERY_S:
+                    self._files.sync(self._fd)
+                    self._synced = time.monotonic()
+            except OSError as error:
+                raise typed(error, self.path) from error
+
+    def sync(self) -> None:
+        """Put what was appended on the disk now."""
+        with self._guard:
+            if self._fd is not None:
+                try:
+                    self._files.sync(self._fd)
+                except OSError as error:
+                    raise typed(error, self.path) from error
+
+    def close(self) -> None:
+        """Let go of the journal but leave its file: the reply counts as dead from here on, and can be adopted."""
+        with self._guard:
+            if self._fd is not None:
+                self._files.close(self._fd)
+                self._fd = None
+
+    def discard(self) -> None:
+        """Remove the file and close it: the reply is in the tree or not wanted."""
+        with self._guard:
+            if self._fd is None:
+                return
+            try:
+                self._files.unlink(self.path)
+            except OSError as error:
+                raise typed(error, self.path) from error
+            finally:
+                self._files.close(self._fd)
+                self._fd = None
+
+    def _write(self, kind: int, payload: bytes) -> None:
+        assert self._fd is not None
+        record = _RECORD.pack(len(payload), kind) + payload
+        last = _digest(self._last, record)
+        place = os.lseek(self._fd, 0, os.SEEK_CUR)
+        try:
+            self._files.write(self._fd, record + last)
+        except OSError:
+            # A record that was cut short would hide every later one: go back to the end of the last whole record.
+            self._files.truncate(self._fd, place)
+            raise
+        self._last = last
+
+
+class Journals:
+    """All journals of a library."""
+
+    def __init__(self, data_dir: Path, database: Database, files: Files) -> None:
+        self._dir = data_dir / "journals"
+        self._db = database
+        self._files = files
+
+    def begin(self, start: ReplyStart) -> Journal:
+        """A new journal, locked from its first byte on and named only once its head is on the disk."""
+        journal_id = secrets.token_bytes(16)
+        path, draft = self._dir / f"{journal_id.hex()}.journal", self._dir / f"{journal_id.hex()}.new"
+        try:
+            self._files.make_dirs(self._dir)
+            fd = self._files.create(draft)
+            try:
+                if not self._files.lock(fd):
+                    raise StoreError("a new journal is locked by another process", path=draft)
+                head = _HEAD.pack(MAGIC, VERSION, 0, journal_id)
+                self._files.write(fd, head)
+                journal = Journal(self._files, path, fd, blake2b(head, digest_size=_DIGEST).digest())
+                journal._write(_START, _start_to_json(start))
+                self._files.sync(fd)
+                self._files.rename(draft, path)
+                self._files.sync_dir(self._dir)
+            except BaseException:
+                self._files.close(fd)
+                self._files.unlink(draft)
+                raise
+        except OSError as error:
+            raise typed(error, draft) from error
+        return journal
+
+    def mark_finished(self, tx: sqlite3.Connection, journal: Journal) -> None:
+        """Note in the node's own transaction that its journal is done, in case the process dies before `discard`."""
+        tx.execute("INSERT OR IGNORE INTO finished_journals(id) VALUES (?)", (journal.id,))
+
+    def dead(self) -> list[DeadReply]:
+        """Journals that nobody holds, newest first. Those that are finished or hold no whole start are removed."""
+        found: list[tuple[float, DeadReply]] = []
+        for path in sorted(self._dir.glob("*.journal")) + sorted(self._dir.glob("*.new")):
+            opened = self._take(path)
+            if opened is None:
+                continue
+            fd, reply, _, _ = opened
+            try:
+                if reply is None or path.suffix == ".new" or self._is_finished(path.stem):
+                    self._files.unlink(path)
+                else:
+                    found.append((os.fstat(fd).st_mtime, reply))
+            except OSError:
+                continue  # a directory that cannot be written: what is there can still be shown
+            finally:
+                self._files.close(fd)
+        return [reply for _, reply in sorted(found, key=lambda pair: -pair[0])]
+
+    def adopt(self, journal_id: str) -> tuple[DeadReply, Journal]:
+        """Lock a dead journal and go on behind its last whole record. Raises JournalGone."""
+        path = self._path(journal_id)
+        opened = self._take(path)
+        if opened is None or opened[1] is None:
+            if opened is not None:
+                self._files.close(opened[0])
+            raise JournalGone("the reply was taken over by another window", path=path)
+        fd, reply, size, last = opened
+        try:
+            self._files.truncate(fd, size)
+        except OSError as error:
+            self._files.close(fd)
+            raise typed(error, path) from error
+        return reply, Journal(self._files, path, fd, last)
+
+    def discard(self, journal_id: str) -> None:
+        """Remove a dead journal. Raises JournalGone where it lives again; one that is gone already is no error."""
+        path = self._path(journal_id)
+        opened = self._take(path)
+        if opened is None:
+            if path.exists():
+                raise JournalGone("the reply was taken over by another window", path=path)
+            return
+        try:
+            self._files.unlink(path)
+        except OSError as error:
+            raise typed(error, path) from error
+        finally:
+            self._files.close(opened[0])
+
+    def _path(self, journal_id: str) -> Path:
+        if not journal_id.isalnum():
+            raise JournalGone("no such reply")
+        return self._dir / f"{journal_id}.journal"
+
+    def _take(self, path: Path) -> tuple[int, DeadReply | None, int, bytes] | None:
+        """Open and lock a journal and read it; None where another holds it, or it is gone or not a plain file."""
+        try:
+            fd = self._files.open_existing(path)
+        except OSError:
+            return None
+        try:
+            if self._files.lock(fd) and self._files.is_linked(fd, path):
+                reply, size, last = _parse(path.stem, self._files.read_fd(fd, _LIMIT))
+                return fd, reply, size, last
+        except OSError:
+            pass
+        self._files.close(fd)
+        return None
+
+    def _is_finished(self, journal_id: str) -> bool:
+        with self._db.read() as tx:
+            row = tx.execute("SELECT 1 FROM finished_journals WHERE id = ?", (journal_id,)).fetchone()
+        return row is not None
+
+
+def _start_to_json(start: ReplyStart) -> bytes:
+    values = {**start.__dict__, "tokens": list(start.tokens), "dice_key": start.dice_key.hex()}
+    values["sampler"], values["extra"] = dict(start.sampler), dict(start.extra)
+    return json.dumps(values, sort_keys=True).encode()
+
+
+def _start_from_json(payload: bytes) -> ReplyStart | None:
+    try:
+        values = json.loads(payload)
+        values["tokens"] = tuple(values["tokens"])
+        values["dice_key"] = bytes.fromhex(values["dice_key"])
+        return ReplyStart(**values)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:
+    """What a journal's bytes hold: the reply (None without a whole start), the size of its whole part, its digest."""
+    head = data[: _HEAD.size]
+    if len(head) < _HEAD.size or _HEAD.unpack(head)[:2] != (MAGIC, VERSION):
+        return None, 0, b""
+    last = blake2b(head, digest_size=_DIGEST).digest()
+    place, start, tokens, text = _HEAD.size, None, list[int](), list[str]()
+    while place + _RECORD.size + _DIGEST <= len(data):
+        length, kind = _RECORD.unpack_from(data, place)
+        end = place + _RECORD.size + length
+        digest = _digest(last, data[place:end])
+        if end + _DIGEST > len(data) or digest != data[end : end + _DIGEST]:
+            break
+        payload = data[place + _RECORD.size : end]
+        if kind == _START:
+            start = _start_from_json(payload)
+        elif kind == _TOKENS:
+            (count,) = struct.unpack_from("<I", payload)
+            tokens.extend(struct.unpack_from(f"<{count}I", payload, 4))
+            text.append(payload[4 + 4 * count :].decode("utf-8", "replace"))
+        place, last = end + _DIGEST, digest
+    if start is None:
+        return None, place, last
+    reply = DeadReply(journal_id, start, tuple(tokens), "".join(text), torn=place < len(data))
+    return reply, place, last
+

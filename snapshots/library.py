@@ -1,0 +1,410 @@
+"""The library: one object for everything that is saved. Text and tokens in the data dir, states in the cache dir."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from snapshots import actions, heads, history, names, refs, states, tree
+from snapshots.database import Database
+from snapshots.errors import LibraryIsNewer
+from snapshots.files import Files
+from snapshots.journal import Journal, Journals
+from snapshots.records import (
+    Action,
+    ActionKind,
+    Chunk,
+    Conversation,
+    DeadReply,
+    FileCheck,
+    HeadMove,
+    LoadedState,
+    Message,
+    ModelInfo,
+    Node,
+    NodeState,
+    Position,
+    Ref,
+    ReplyStart,
+    Savepoint,
+    SaveReport,
+    Stats,
+    Twig,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from snapshots.bundles import Bundles
+
+
+class Library:
+    """A library of conversations. Every method is safe to call from any thread of the process.
+
+    Every change is one transaction and is on disk when the method returns. Beside the errors named at each method,
+    changes raise StoreFull (no space), StoreBusy (another process held the lock too long), StoreReadOnly, and anything
+    may raise LibraryDamaged. `node_id` is always a full id; `resolve` makes one of what a person typed.
+    """
+
+    def __init__(self, database: Database, data_dir: Path, cache_dir: Path, files: Files | None = None) -> None:
+        self._db = database
+        self._disk = files or Files()
+        self._journals = Journals(data_dir, database, self._disk)
+        self._bundles: Bundles | None = None
+        self.data_dir = data_dir
+        self.cache_dir = cache_dir
+
+    @classmethod
+    def open(cls, data_dir: Path, cache_dir: Path, *, files: Files | None = None) -> Library:
+        """Open the library, making it and its directories (0700) where missing.
+
+        A library of a newer format opens read-only where this program can still read it (`read_only_reason` tells),
+        else LibraryIsNewer is raised with both versions. Raises LibraryDamaged where tree.db is not a database.
+        `files` stands in for the file system in tests of faults.
+        """
+        return cls(Database.open(Path(data_dir)), Path(data_dir), Path(cache_dir), files)
+
+    def close(self) -> None:
+        """Close the database. Journals of replies in flight stay as they are."""
+        if self._bundles is not None:
+            self._bundles.close()
+        self._db.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def read_only(self) -> bool:
+        """True where changes raise StoreReadOnly."""
+        return self._db.read_only is not None
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why the library is read-only, or None. A LibraryIsNewer gives its two versions through `newer`."""
+        return str(self._db.read_only) if self._db.read_only else None
+
+    @property
+    def newer(self) -> LibraryIsNewer | None:
+        """The two format versions, where the library is newer than the program."""
+        return self._db.read_only if isinstance(self._db.read_only, LibraryIsNewer) else None
+
+    def changes(self) -> int:
+        """A number that differs after any commit, of this process or another: poll it to know when to look again."""
+        return self._db.changes()
+
+    # ------------------------------------------------------------------------------------------------ conversations
+
+    def new_conversation(self, title: str = "", *, template_date: str = "") -> Conversation:
+        """Begin an empty conversation under a random id; it becomes the last used one."""
+        with self._db.write() as tx:
+            return tree.insert_conversation(tx, title, template_date)
+
+    def conversations(self) -> list[Conversation]:
+        """All conversations that are not deleted, the last used first."""
+        with self._db.read() as tx:
+            return tree.conversations(tx)
+
+    def conversation(self, conversation_id: str) -> Conversation:
+        """One conversation. Raises UnknownConversation."""
+        with self._db.read() as tx:
+            return tree.conversation(tx, conversation_id)
+
+    def set_title(self, conversation_id: str, title: str, *, undoable: bool = True) -> None:
+        """Change a title; `undoable=False` for titles that the app gives by itself. Raises UnknownConversation."""
+        with self._db.write() as tx:
+            actions.set_title(tx, conversation_id, title, undoable=undoable)
+
+    def delete_conversation(self, conversation_id: str) -> Action:
+        """Hide a conversation with all its nodes, undoably. Raises UnknownConversation."""
+        with self._db.write() as tx:
+            return actions.delete_conversation(tx, conversation_id)
+
+    # -------------------------------------------------------------------------------------------------------- nodes
+
+    def add_node(
+        self,
+        conversation_id: str,
+        parent_id: str | None,
+        message: Message,
+        *,
+        state_key: str = "",
+        window: str = "",
+        move_head: bool = True,
+        journal: Journal | None = None,
+    ) -> Node:
+        """Commit a message behind `parent_id` (None: a root) and move the conversation's head to it.
+
+        The same content behind the same parent is the same node: adding it again returns it (and brings it back if it
+        was deleted). A reply behind the head joins the message before it into one turn for `undo`. `journal` is the
+        journal of this reply: it is finished in the same transaction and its file removed, so that a crash leaves
+        either the journal or the node. Raises UnknownConversation, UnknownNode, BadNode(field, why).
+        """
+        with self._db.write() as tx:
+            node = actions.add_node(
+                tx, conversation_id, parent_id, message, state_key=state_key, window=window, move_head=move_head
+            )
+            if journal is not None:
+                self._journals.mark_finished(tx, journal)
+        if journal is not None:
+            journal.discard()
+        return node
+
+    def node(self, node_id: str) -> Node:
+        """One node, checked against its id. Raises UnknownNode, DamagedNode."""
+        with self._db.read() as tx:
+            return tree.node(tx, node_id)
+
+    def path(self, node_id: str | None) -> list[Node]:
+        """The nodes from the root to this one, each checked; [] for None. Raises UnknownNode, DamagedNode."""
+        with self._db.read() as tx:
+            return tree.path(tx, node_id)
+
+    def tokens(self, node_id: str | None) -> list[int]:
+        """The whole token list at a node: each node's tokens behind the kept ones of its parent. [] for None."""
+        return tree.tokens_of(self.path(node_id))
+
+    def children(self, conversation_id: str, node_id: str | None) -> list[Node]:
+        """The live nodes behind a node (None: the roots of the conversation), oldest first."""
+        with self._db.read() as tx:
+            return tree.children(tx, conversation_id, node_id)
+
+    def siblings(self, node_id: str) -> list[Node]:
+        """The live nodes with the same parent and role, this one among them, oldest first: ‹ 2/3 ›."""
+        with self._db.read() as tx:
+            return tree.siblings(tx, node_id)
+
+    def newest_leaf(self, node_id: str) -> Node:
+        """Where a switch to this branch should land: the newest child of the newest child …, or the node itself."""
+        with self._db.read() as tx:
+            return tree.newest_leaf(tx, node_id)
+
+    def tree(self, conversation_id: str, *, deleted: bool = False) -> list[Twig]:
+        """A conversation's nodes, parents before children, first branch first. No token is read. Cheap."""
+        with self._db.read() as tx:
+            return tree.twigs(tx, conversation_id, deleted=deleted)
+
+    def turn_back(self, node_id: str, turns: int = 1) -> str | None:
+        """The node at the end of the turn `turns` before this one's; None is the empty start of the conversation.
+
+        Raises UnknownRef where there are fewer turns.
+        """
+        with self._db.read() as tx:
+            return refs.turn_back(tx, node_id, turns)
+
+    def delete(self, node_id: str) -> Action:
+        """Hide a node and all behind it, undoably; a head inside moves to the nearest node that is left."""
+        with self._db.write() as tx:
+            return actions.delete(tx, node_id)
+
+    # -------------------------------------------------------------------------------------------- heads and windows
+
+    def move_head(
+        self, conversation_id: str, node_id: str | None, *, action: ActionKind = "restore", window: str = ""
+    ) -> Action:
+        """Stand somewhere else (restore, fork, back): nothing is written to the tree until the next message."""
+        with self._db.write() as tx:
+            return actions.move_head(tx, conversation_id, node_id, action, window)
+
+    def head_log(self, conversation_id: str, limit: int = 50) -> list[HeadMove]:
+        """Where the head was, newest first."""
+        with self._db.read() as tx:
+            return heads.head_log(tx, conversation_id, limit)
+
+    def set_position(self, position: Position, *, window: str = "") -> None:
+        """Remember where a window stands; its conversation becomes the last used one. Not an action, not undone."""
+        with self._db.write() as tx:
+            heads.set_position(tx, position, window)
+
+    def start_position(self, *, window: str = "") -> Position | None:
+        """Where a window should open: its own last position, else the head of the last used conversation, else None."""
+        with self._db.read() as tx:
+            return heads.start_position(tx, window)
+
+    # -------------------------------------------------------------------------------------------------------- names
+
+    def set_name(self, name: str, node_id: str, *, force: bool = False) -> Action:
+        """Name a node. Raises BadName(why); NameTaken where it names another live node and `force` is not set."""
+        with self._db.write() as tx:
+            return names.set_name(tx, name, node_id, force=force)
+
+    def rename(self, old: str, new: str, *, force: bool = False) -> Action:
+        """Give a savepoint another name. Raises UnknownName, BadName, NameTaken."""
+        with self._db.write() as tx:
+            return names.rename(tx, old, new, force=force)
+
+    def remove_name(self, name: str) -> Action:
+        """Take a name off; the node stays. Raises UnknownName."""
+        with self._db.write() as tx:
+            return names.remove_name(tx, name)
+
+    def savepoints(self) -> list[Savepoint]:
+        """All names on live nodes, the last moved first."""
+        with self._db.read() as tx:
+            return names.savepoints(tx)
+
+    def names_of(self, node_id: str) -> list[str]:
+        """The names of one node, oldest first."""
+        with self._db.read() as tx:
+            return names.names_of(tx, node_id)
+
+    def nearest_name(self, node_id: str | None) -> str | None:
+        """The name that tells where one is: of this node or the nearest one above it."""
+        with self._db.read() as tx:
+            return names.nearest_name(tx, node_id)
+
+    def quicksave(self, node_id: str) -> None:
+        """Move the conversation's `quick` label here; the last ten places are kept. Not an action, not undone."""
+        with self._db.write() as tx:
+            names.quicksave(tx, node_id)
+
+    def quicksaves(self, conversation_id: str) -> list[str]:
+        """Node ids of the conversation's last ten live quicksaves, newest first."""
+        with self._db.read() as tx:
+            return names.quicksaves(tx, conversation_id)
+
+    def resolve(self, ref: str, *, conversation_id: str | None = None) -> Ref:
+        """What a person means: a name, `quick`, `HEAD`, an id prefix of 4+ digits; then `~n` or `@n`.
+
+        `quick` and `HEAD` are those of `conversation_id`, by default of the last used conversation. Raises
+        UnknownRef(nearest, why) and AmbiguousRef(candidates).
+        """
+        with self._db.read() as tx:
+            return refs.resolve(tx, ref, conversation_id)
+
+    # --------------------------------------------------------------------------------------------------------- undo
+
+    def undo(self, conversation_id: str | None = None) -> Action:
+        """Reverse the last action of a conversation (None: of the library) and return it. Raises NothingToUndo.
+
+        An undone turn's nodes are hidden too, unless a name or another branch hangs on them.
+        """
+        with self._db.write() as tx:
+            return actions.undo(tx, conversation_id)
+
+    def redo(self, conversation_id: str | None = None) -> Action:
+        """Do the last undone action again. A new action forgets those that were undone. Raises NothingToUndo."""
+        with self._db.write() as tx:
+            return actions.redo(tx, conversation_id)
+
+    # ---------------------------------------------------------------------------------------------- prompts, models
+
+    def add_prompt(self, text: str) -> None:
+        """Remember what was typed, once; the newest 2,000 are kept."""
+        with self._db.write() as tx:
+            history.add_prompt(tx, text)
+
+    def prompts(self, query: str = "", limit: int = 200) -> list[str]:
+        """Prompts that contain `query` (any case), newest first."""
+        with self._db.read() as tx:
+            return history.prompts(tx, query, limit)
+
+    def remember_model(self, model: ModelInfo) -> None:
+        """Store what is known of a model under its state_key; writes only if something changed."""
+        with self._db.read() as tx:
+            if history.model_info(tx, model.state_key) == model:
+                return
+        with self._db.write() as tx:
+            history.remember_model(tx, model)
+
+    def model_info(self, state_key: str) -> ModelInfo | None:
+        """What was remembered of a model, or None."""
+        with self._db.read() as tx:
+            return history.model_info(tx, state_key)
+
+    # ------------------------------------------------------------------------------------------------------- states
+
+    def save_state(
+        self,
+        node_id: str | None,
+        state_key: str,
+        tokens: Sequence[int],
+        chunks: Sequence[Chunk],
+        *,
+        logits: np.ndarray | None = None,
+        hidden: np.ndarray | None = None,
+        dice_key: bytes = b"",
+        logits_digest: str = "",
+    ) -> SaveReport:
+        """Write what is not there yet of the state behind `tokens`; then the node's row (node_id=None: no row).
+
+        `chunks` may begin at `save_from(state_key, tokens)`: what lies before is on disk. Files that are already there
+        are checked once a process and healed from the chunks if damaged. Meant for a writer thread: holds no lock while
+        it writes files. Raises StoreFull or StoreError (the row is still written, without a bundle, if it can be).
+        """
+        return states.save_state(
+            self._db, self._files(), node_id, state_key, tokens, chunks, logits, hidden, dice_key, logits_digest
+        )
+
+    def save_from(self, state_key: str, tokens: Sequence[int]) -> int:
+        """From which token `save_state` wants chunks; len(tokens) where every segment is there already.
+
+        Where this save completes a block, the whole block is wanted, so that it becomes one segment.
+        """
+        return self._files().save_from(state_key, tokens)
+
+    def load_state(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
+        """The longest prefix of `tokens` whose segments are whole, with the logits where all of it is.
+
+        Never fails for files that are missing or damaged: they end the prefix. The arrays are read-only.
+        """
+        return self._files().load(state_key, tokens)
+
+    def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
+        """How many of these tokens have segments on disk, of whatever conversation. Looks at names, opens no file."""
+        return self._files().longest_prefix(state_key, tokens)
+
+    def node_states(self, node_id: str) -> list[NodeState]:
+        """The derived state rows of a node, one a state_key. A row that fails its digest is left out."""
+        with self._db.read() as tx:
+            return states.node_states(tx, node_id)
+
+    def verify_files(self, node_id: str, state_key: str | None = None) -> FileCheck:
+        """Read and decode every file of a node's state (of its own model unless given). Raises UnknownNode."""
+        with self._db.read() as tx:
+            nodes = tree.path(tx, node_id)
+        return states.verify_files(self._files(), nodes, state_key or nodes[-1].state_key)
+
+    def stats(self) -> Stats:
+        """Counts and bytes; walks the cache directory."""
+        with self._db.read() as tx:
+            return states.stats(tx, self._files(), self._db.path)
+
+    def _files(self) -> Bundles:
+        if self._bundles is None:
+            from snapshots.bundles import Bundles
+
+            self._bundles = Bundles(self.cache_dir, self.data_dir, self._disk)
+        return self._bundles
+
+    # ----------------------------------------------------------------------------------------------------- journals
+
+    def begin_journal(self, start: ReplyStart) -> Journal:
+        """Begin the journal of a reply: append to it as tokens come, hand it to `add_node` at the end."""
+        return self._journals.begin(start)
+
+    def dead_replies(self) -> list[DeadReply]:
+        """Replies whose process died, newest first. Those of running processes are never among them."""
+        return self._journals.dead()
+
+    def adopt_reply(self, journal_id: str) -> tuple[DeadReply, Journal]:
+        """Take a dead reply over: its journal goes on from where it was. Raises JournalGone."""
+        return self._journals.adopt(journal_id)
+
+    def discard_reply(self, journal_id: str) -> None:
+        """Throw a dead reply away. Raises JournalGone where another process took it over."""
+        self._journals.discard(journal_id)
+
+    def remembered_settings(self) -> Mapping[str, str]:
+        """Small values that the app keeps beside the tree (see `remember_setting`)."""
+        with self._db.read() as tx:
+            return history.settings(tx)
+
+    def remember_setting(self, key: str, value: str) -> None:
+        """Keep a small value, such as the model that was used last."""
+        with self._db.write() as tx:
+            history.remember_setting(tx, key, value)
