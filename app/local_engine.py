@@ -1,0 +1,96 @@
+"""The engine of this project behind the app's protocol. Importing this module imports neither NumPy nor Numba."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from app.engine_protocol import KVType, LoadProgress, Model, StreamDecoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from engine.sampler import SamplerSettings
+
+
+class LocalEngine:
+    """Models computed in this process by the `engine` package, which is imported at the first use of each part."""
+
+    def open_model(
+        self,
+        path: Path,
+        *,
+        context: int | None = None,
+        kv_type: KVType = "f16",
+        threads: int | None = None,
+        progress: LoadProgress | None = None,
+    ) -> Model:
+        """Open a GGUF file. Raises the typed errors of `engine.errors`; a file that cannot work fails fast, before the
+        slow import of the compiler.
+        """
+        from engine.gguf import GGUF
+
+        GGUF.open(path).close()
+        if progress is not None:
+            progress("compile", 0, 1)
+        import engine.model
+
+        model = engine.model.Model.open(path, context=context, kv_type=kv_type, threads=threads, progress=progress)
+        return cast(Model, model)
+
+    def state_from_parts(
+        self,
+        tokens: Sequence[int],
+        chunks: Sequence[tuple[int, int, Mapping[str, npt.NDArray[Any]]]],
+        logits: npt.NDArray[np.float32] | None,
+        hidden: npt.NDArray[np.float32] | None,
+        dice_key: bytes,
+    ) -> Any:
+        """Make the engine's SessionState of stored parts."""
+        from engine.session import KVChunk, SessionState
+
+        return SessionState(
+            tokens=tuple(tokens),
+            chunks=tuple(KVChunk(start=start, stop=stop, arrays=dict(arrays)) for start, stop, arrays in chunks),
+            logits=logits,
+            hidden=hidden,
+            dice_key=dice_key,
+        )
+
+    def stream_decoder(self, model: Any) -> StreamDecoder:
+        """Give a fresh incremental detokenizer of the model's vocabulary."""
+        from engine.detokenizer import StreamDecoder as Decoder
+
+        return cast(StreamDecoder, Decoder(model.tokenizer))
+
+    def settings_from_json(self, values: Mapping[str, Any]) -> SamplerSettings:
+        """Make sampler settings of a JSON object; raises SamplerError with the field."""
+        from engine.sampler import SamplerSettings as Settings
+
+        return Settings.from_json(dict(values))
+
+    def sample(
+        self,
+        logits: npt.NDArray[np.float32],
+        tokens: Sequence[int],
+        settings: SamplerSettings,
+        dice_key: bytes,
+        position: int,
+    ) -> int:
+        """Choose the token at `position` with dice stream 0 at that position."""
+        from engine.sampler import sample
+
+        return int(sample(logits, tokens, settings, dice_key, position))
+
+    def new_dice(self) -> bytes:
+        """Give 16 random bytes."""
+        return secrets.token_bytes(16)
+
+    def dice_from_seed(self, seed: int) -> bytes:
+        """Give the dice of a seed."""
+        from engine.dice import key_from_seed
+
+        return key_from_seed(seed)

@@ -1,0 +1,171 @@
+"""One sentence and one exit code for every error, and text of strangers made harmless for a terminal.
+
+The table `EXIT_CODES` is what `forkpoint --help` and the README print.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import unicodedata
+
+EXIT_CODES: dict[int, str] = {
+    0: "all went well",
+    1: "something else went wrong",
+    2: "the command line itself is wrong",
+    3: "a file is missing or cannot be read",
+    4: "a file is not GGUF, or it is damaged",
+    5: "the model's architecture, tokenizer or a tensor type is not supported",
+    6: "no such savepoint, or the name cannot be used",
+    7: "the savepoint belongs to another model",
+    8: "the context is full",
+    9: "the disk is full (what was said is kept where that is possible)",
+    10: "the library cannot be used: read-only, damaged, busy, or made by a newer forkpoint",
+    11: "verify found a difference",
+    12: "the model's logits are not numbers",
+    130: "stopped with Ctrl+C",
+}
+
+_BY_TYPE: dict[str, int] = {
+    "FileNotReadable": 3,
+    "FileNotFoundError": 3,
+    "IsADirectoryError": 3,
+    "PermissionError": 3,
+    "BadInput": 3,
+    "NoModel": 3,
+    "NotGGUF": 4,
+    "BadGGUF": 4,
+    "MissingTensor": 4,
+    "BadTensor": 4,
+    "UnsupportedArchitecture": 5,
+    "UnsupportedTensorType": 5,
+    "UnsupportedTokenizer": 5,
+    "UnsupportedFeature": 5,
+    "UnknownRef": 6,
+    "UnknownName": 6,
+    "UnknownNode": 6,
+    "UnknownConversation": 6,
+    "AmbiguousRef": 6,
+    "BadName": 6,
+    "NameTaken": 6,
+    "StateMismatch": 7,
+    "OtherModel": 7,
+    "ContextFull": 8,
+    "TooLong": 8,
+    "StoreFull": 9,
+    "LibraryIsNewer": 10,
+    "StoreReadOnly": 10,
+    "StoreBusy": 10,
+    "LibraryDamaged": 10,
+    "DamagedNode": 10,
+    "NonFiniteLogits": 12,
+    "SamplerError": 2,
+    "ConfigError": 2,
+    "KeyboardInterrupt": 130,
+    "Cancelled": 130,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """Give the documented exit code of an error."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return 9
+    for kind in type(error).__mro__:
+        if kind.__name__ in _BY_TYPE:
+            return _BY_TYPE[kind.__name__]
+    return 1
+
+
+def sentence(error: BaseException) -> str:  # noqa: C901 - one case a line is the clearest table
+    """Give the one sentence that a person reads about an error, fit for a terminal."""
+    name = type(error).__name__
+    e: dict[str, object] = dict(vars(error))
+    if name == "UnknownRef":
+        text = f"There is no savepoint “{e['ref']}”" + (f": {e['why']}" if e.get("why") else "")
+        text += _nearest(e.get("nearest"))
+    elif name == "UnknownName":
+        text = f"There is no savepoint named “{e['name']}”" + _nearest(e.get("nearest"))
+    elif name in {"UnknownNode", "UnknownConversation"}:
+        what = "savepoint" if name == "UnknownNode" else "conversation"
+        text = f"There is no {what} {str(next(iter(e.values()), ''))[:12]}."
+    elif name == "AmbiguousRef":
+        text = f"“{e['ref']}” fits several savepoints: {_listed(e.get('candidates'))}."
+    elif name == "BadName":
+        text = f"The name “{e['name']}” {e['why']}."
+    elif name == "NameTaken":
+        text = f"The name “{e['name']}” belongs to another savepoint; use -f, or confirm, to move it."
+    elif name == "NothingToUndo":
+        text = "There is nothing to redo." if e.get("redo") else "There is nothing to undo."
+    elif name == "OtherModel":
+        text = (
+            f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
+            f"{_listed(e['fields']) or 'the model'} differs; open that model with -m, or restore it in the chat to recompute it."
+        )
+    elif name == "TooLong":
+        text = f"The context is full: {e['needed']} tokens are needed, the model holds {e['limit']}."
+    elif name == "NoModel":
+        text = str(e.get("why") or "No model is open; name one with -m FILE.")
+    elif name == "NothingToDo":
+        text = str(e["why"])
+    elif name == "Cancelled":
+        text = "Stopped."
+    elif name == "BadInput":
+        text = f"{e['what']}: {e['why']}."
+    elif name == "ConfigError":
+        field = f"“{e['field']}” " if e.get("field") else ""
+        text = f"The config file {e['path']} cannot be used: {field}{e['why']}."
+    elif name == "StoreFull" or exit_code(error) == 9:
+        text = "The disk is full: the text is kept as far as it fits; free some space and save again."
+    elif name == "StoreBusy":
+        text = "Another forkpoint has been using the library for too long; try again."
+    elif name in {"StoreReadOnly", "LibraryIsNewer"}:
+        text = f"The library cannot be changed: {e.get('reason', 'it is read-only')}."
+    elif name == "LibraryDamaged":
+        text = f"The library cannot be read: {error}."
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}{(error.strerror or str(error)).lower()}."
+    elif isinstance(error, KeyboardInterrupt):
+        text = "Stopped."
+    else:
+        text = str(error) or f"Something went wrong ({name})."
+    return one_line(text[:1].upper() + text[1:] if not isinstance(error, OSError) else text)
+
+
+def _nearest(names: object) -> str:
+    listed = _listed(names)
+    return f"; the nearest are {listed}." if listed else "."
+
+
+def _listed(names: object) -> str:
+    return ", ".join(f"{n!s:.64}" for n in names) if isinstance(names, (tuple, list)) else ""
+
+
+_LINE_BREAKS = re.compile(r"[\r\n\u2028\u2029]+")
+
+
+def one_line(text: str) -> str:
+    """Make a text one harmless line."""
+    return harmless(_LINE_BREAKS.sub(" ", text)).replace("\t", " ")
+
+
+_FAST = re.compile(r"[\t\n\x20-\x7e]*\Z")
+_KEPT_FORMATS = {"\u200c", "\u200d"}  # joiners that scripts and emoji need
+
+
+def harmless(text: str) -> str:
+    """Replace what a terminal would obey by a visible sign: controls (but tab and newline), bidi marks, surrogates."""
+    if _FAST.match(text):
+        return text
+    return "".join(c if _is_plain(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _is_plain(c: str) -> bool:
+    if c in "\t\n" or c in _KEPT_FORMATS:
+        return True
+    return unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def exit_code_table() -> str:
+    """Give the exit codes as lines of text for --help."""
+    return "\n".join(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())
