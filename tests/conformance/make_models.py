@@ -149,7 +149,9 @@ def write(path: Path, shape: Shape, change=lambda name, values: values) -> Path:
     bits = Bits(shape.seed)
     for i, (name, rows, columns) in enumerate(matrices(shape)):
         kind = TYPES[shape.types[i % len(shape.types)]]
-        deviation = 1.0 if name == "token_embd" and not shape.tied else columns**-0.5
+        deviation = columns**-0.5
+        if name == "token_embd":  # as large as what the layers add, or their rounding would be all that is seen
+            deviation = 0.5 if shape.tied else 1.0
         values = change(f"{name}.weight", bits.normal(rows, columns) * np.float32(deviation))
         w.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
     norms = [f"blk.{i}.{n}.weight" for i in range(shape.layers) for n in ("attn_norm", "ffn_norm")]

@@ -1,8 +1,8 @@
 """Walks over the engine: the same tokens by any road must give the same bytes.
 
-Four token lists ("tracks"; two share a long prefix with the first) are fed token by token through one thread first; what
-came out then is the canon. A walk feeds sessions along the tracks by prefill chunks, steps in company, forks, cuts,
-captures and restores, and holds logits, hidden state and KV to the canon after every move.
+Four token lists ("tracks"; two share a long prefix with the first) are fed token by token through one thread first;
+what came out then is the canon. A walk feeds sessions along the tracks by prefill chunks, steps in company, forks,
+cuts, captures and restores, and holds logits, hidden state and KV to the canon after every move.
 """
 
 import hashlib
