@@ -1,4 +1,4 @@
-"""Weights that are no numbers, nothing, or far too large: never a hang, never an exception in a kernel (NUMERICS rule 7).
+"""Weights that are no numbers, nothing, or far too large: never a hang or an exception in a kernel (NUMERICS rule 7).
 
 A kernel that raised would leave the other thread at a barrier for ever, so each file is tried in a process of its own
 with a deadline.
