@@ -2,7 +2,7 @@
 
 The sentencepiece library does the merging: its model protobuf is built here from tokens, scores and types. Around it
 stand the rules of llama.cpp, whose ids these vocabularies are used with: special tokens are cut out of the text first,
-the longest first; a run of plain text at the start or behind a special token gets the space prefix; BOS as the file says.
+the longest first; a run of plain text at the start or behind one gets the space prefix; BOS as the file says.
 """
 
 from __future__ import annotations
