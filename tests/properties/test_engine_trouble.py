@@ -32,6 +32,10 @@ def change(name, values):
         values[7] = bad
     elif where == "spot" and name == "blk.1.ffn_down.weight":
         values[3, 5] = bad
+    elif where == "key" and name == "blk.0.attn_k.weight":
+        values[0, 5] = bad
+    elif where == "value" and name == "blk.1.attn_v.weight":
+        values[0, 5] = bad
     elif where == "all" and "norm" not in name:
         values[:] = bad
     elif where == "norm" and name == "blk.0.attn_norm.weight":
@@ -101,6 +105,9 @@ def test_a_bad_embedding_spoils_only_its_own_sequence(tmp_path, kind):
         ("F16", "inf all", "f16"),
         ("Q8_0", "nan norm", "q8_0"),
         ("Q4_0", "inf norm", "f16"),
+        ("F32", "nan key", "q8_0"),
+        ("F16", "nan value", "q8_0"),
+        ("BF16", "inf value", "q8_0"),
     ],
 )
 def test_weights_that_are_no_numbers_give_a_typed_error(tmp_path, kind, trouble, kv_type):
