@@ -1,5 +1,7 @@
 """What can go wrong in the store, as types that carry fields; the app makes the sentences."""
 
+# ruff: noqa: N818 - the names say what is wrong with what; "Error" behind each would say nothing more
+
 from __future__ import annotations
 
 from pathlib import Path

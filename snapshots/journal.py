@@ -271,4 +271,3 @@ def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:
         return None, place, last
     reply = DeadReply(journal_id, start, tuple(tokens), "".join(text), torn=place < len(data))
     return reply, place, last
-

@@ -196,10 +196,10 @@ class Library:
         with self._db.read() as tx:
             return refs.turn_back(tx, node_id, turns)
 
-    def delete(self, node_id: str) -> Action:
+    def delete(self, node_id: str, *, window: str = "") -> Action:
         """Hide a node and all behind it, undoably; a head inside moves to the nearest node that is left."""
         with self._db.write() as tx:
-            return actions.delete(tx, node_id)
+            return actions.delete(tx, node_id, window)
 
     # -------------------------------------------------------------------------------------------- heads and windows
 
@@ -278,18 +278,18 @@ class Library:
 
     # --------------------------------------------------------------------------------------------------------- undo
 
-    def undo(self, conversation_id: str | None = None) -> Action:
+    def undo(self, conversation_id: str | None = None, *, window: str = "") -> Action:
         """Reverse the last action of a conversation (None: of the library) and return it. Raises NothingToUndo.
 
         An undone turn's nodes are hidden too, unless a name or another branch hangs on them.
         """
         with self._db.write() as tx:
-            return actions.undo(tx, conversation_id)
+            return actions.undo(tx, conversation_id, window)
 
-    def redo(self, conversation_id: str | None = None) -> Action:
+    def redo(self, conversation_id: str | None = None, *, window: str = "") -> Action:
         """Do the last undone action again. A new action forgets those that were undone. Raises NothingToUndo."""
         with self._db.write() as tx:
-            return actions.redo(tx, conversation_id)
+            return actions.redo(tx, conversation_id, window)
 
     # ---------------------------------------------------------------------------------------------- prompts, models
 

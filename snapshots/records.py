@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,7 @@ class Node:
     created: float
 
 
-@dataclass(frozen=True)
-class Twig:
+class Twig(NamedTuple):
     """A node as a list or tree shows it: no tokens, the first characters of the text, its names, its depth.
 
     `names` are its labels; `is_quick` says that the conversation's `quick` label is here; `is_head` that the

@@ -1,0 +1,187 @@
+"""tree.db: one connection for all threads of the process, whole transactions only, typed errors.
+
+Another process may hold SQLite's lock; it is waited for, up to PATIENCE_S, with short random pauses, so that "database
+is locked" never reaches a person. SQLite before 3.51.3 can corrupt a WAL database with two connections, so there the
+rollback journal is used, with synchronous=EXTRA: its directory entry is on disk before a commit returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from snapshots.errors import LibraryDamaged, LibraryIsNewer, StoreBusy, StoreError, StoreFull, StoreReadOnly
+from snapshots.files import Files, typed
+from snapshots.schema import APPLICATION_ID, FORMAT, READABLE_BY, TABLES
+
+PATIENCE_S = 30.0
+_WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
+
+
+class Database:
+    """An open tree.db. `read_only` is None, or the error that every change raises."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, read_only: StoreReadOnly | None) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._connection = connection
+        self._guard = threading.RLock()
+        self._commits = 0
+
+    @classmethod
+    def open(cls, data_dir: Path) -> Database:
+        """Open or make `tree.db` in `data_dir`. Raises LibraryDamaged, LibraryIsNewer, StoreError."""
+        path = data_dir / "tree.db"
+        blocked: StoreReadOnly | None = None
+        try:
+            Files().make_dirs(data_dir)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            reason = typed(error, path)
+            if not isinstance(reason, StoreReadOnly) or not path.is_file():
+                raise reason from error
+            blocked = reason
+        with _typed_errors(path):
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={'ro' if blocked else 'rw'}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=0.1,
+            )
+            try:
+                database = cls(path, connection, blocked)
+                database._prepare()
+            except BaseException:
+                connection.close()
+                raise
+        return database
+
+    def _prepare(self) -> None:
+        self._patiently(lambda: self._pragma("user_version"))  # the first read: waits for a writer, finds a bad file
+        found = self._pragma("user_version")
+        for setting in ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", "cache_size=-8000"):
+            self._connection.execute(f"PRAGMA {setting}")
+        if found == 0 and self.read_only is None:
+            self._create()
+            found = FORMAT
+        if self._pragma("application_id") != APPLICATION_ID:
+            raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
+        if found > FORMAT:
+            self.read_only = LibraryIsNewer(found, FORMAT, path=self.path)
+            row = self._connection.execute("SELECT value FROM meta WHERE key = 'readable_by'").fetchone()
+            if row is None or int(row[0]) > FORMAT:
+                raise self.read_only
+        elif self.read_only is None:
+            self._set_journal()
+
+    def _set_journal(self) -> None:
+        self._connection.execute(f"PRAGMA synchronous={'FULL' if _WAL_IS_SAFE else 'EXTRA'}")
+        wanted = "wal" if _WAL_IS_SAFE else "delete"
+        if self._connection.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
+            # Another process may be reading at this moment: then the mode stays as it is, which is only slower.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._connection.execute(f"PRAGMA journal_mode={wanted}")
+
+    def _create(self) -> None:
+        self._set_journal()
+        with self.write() as tx:
+            if self._pragma("user_version") != 0:
+                return  # another process was faster
+            if tx.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
+            for statement in TABLES.split(";"):
+                tx.execute(statement)
+            facts = [("library_id", secrets.token_hex(16)), ("readable_by", str(READABLE_BY))]
+            tx.executemany("INSERT INTO meta(key, value) VALUES (?, ?)", facts)
+            tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            tx.execute(f"PRAGMA user_version={FORMAT}")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One consistent look at the tree: the lock is taken before the body runs, so the body never meets a writer."""
+        with self._guard, _typed_errors(self.path):
+            if self._connection.in_transaction:  # a look inside this thread's own change
+                yield self._connection
+                return
+            self._patiently(self._begin_reading)
+            try:
+                yield self._connection
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One change: on disk when the body has ended, undone whole if it raises."""
+        if self.read_only is not None:
+            raise self.read_only.with_traceback(None)
+        with self._guard, _typed_errors(self.path):
+            self._patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield self._connection
+                self._patiently(lambda: self._connection.execute("COMMIT"))
+                self._commits += 1
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _begin_reading(self) -> None:
+        self._connection.execute("BEGIN")
+        try:
+            self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        except sqlite3.Error:
+            self._connection.execute("ROLLBACK")
+            raise
+
+    def _patiently(self, call: Callable[[], object]) -> None:
+        start, pause = time.monotonic(), 0.001
+        while True:
+            try:
+                call()
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                if time.monotonic() - start > PATIENCE_S:
+                    raise StoreBusy(PATIENCE_S, path=self.path) from error
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(2 * pause, 0.05)
+
+    def changes(self) -> int:
+        """Differs after any commit to the file, of this process or another one."""
+        with self._guard, _typed_errors(self.path):
+            return (self._pragma("data_version") << 32) + self._commits
+
+    def close(self) -> None:
+        """Close the connection. Calling it twice is harmless."""
+        with self._guard:
+            self._connection.close()
+
+
+@contextlib.contextmanager
+def _typed_errors(path: Path) -> Iterator[None]:
+    """Make the store's own errors of SQLite's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreFull("no space left", path=path) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise LibraryDamaged(str(error), path=path) from error
+        if code == sqlite3.SQLITE_READONLY:
+            raise StoreReadOnly(str(error), path=path) from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreBusy(PATIENCE_S, path=path) from error
+        raise StoreError(str(error), path=path) from error

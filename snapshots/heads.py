@@ -1,0 +1,77 @@
+"""Where a conversation and a window stand, and where they stood before."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from snapshots import tree
+from snapshots.errors import UnknownNode
+from snapshots.records import HeadMove, Position
+
+LOG_LIMIT = 1000
+"""Lines of the head log that a conversation keeps."""
+
+
+def head(tx: sqlite3.Connection, conversation_id: str) -> str | None:
+    """The node where the conversation stands, deleted or not; None at its empty start."""
+    row = tx.execute("SELECT head_id FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
+    return row[0] if row else None
+
+
+def set_head(tx: sqlite3.Connection, conversation_id: str, node_id: str | None, reason: str, window: str) -> None:
+    """Move the head, log it, and make the conversation the last used one."""
+    tx.execute("UPDATE conversations SET head_id = ? WHERE id = ?", (node_id, conversation_id))
+    tree.touch(tx, conversation_id)
+    entry = tx.execute(
+        "INSERT INTO head_log(conversation_id, node_id, reason, window, at) VALUES (?,?,?,?,?)",
+        (conversation_id, node_id, reason, window, time.time()),
+    )
+    if entry.lastrowid is not None and entry.lastrowid % 64 == 0:
+        tx.execute(
+            "DELETE FROM head_log WHERE conversation_id = ? AND seq <= (SELECT seq FROM head_log"
+            " WHERE conversation_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+            (conversation_id, conversation_id, LOG_LIMIT),
+        )
+    store_position(tx, Position(conversation_id, node_id), window)
+
+
+def head_log(tx: sqlite3.Connection, conversation_id: str, limit: int) -> list[HeadMove]:
+    """The newest moves first."""
+    rows = tx.execute(
+        "SELECT node_id, reason, window, at FROM head_log WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",
+        (conversation_id, limit),
+    )
+    return [HeadMove(*row) for row in rows]
+
+
+def set_position(tx: sqlite3.Connection, position: Position, window: str) -> None:
+    """Remember a window's place without moving the conversation's head."""
+    tree.conversation(tx, position.conversation_id)
+    if position.node_id is not None and tree.node(tx, position.node_id).conversation_id != position.conversation_id:
+        raise UnknownNode(position.node_id)
+    store_position(tx, position, window)
+    tree.touch(tx, position.conversation_id)
+
+
+def store_position(tx: sqlite3.Connection, position: Position, window: str) -> None:
+    """Write a window's place, unchecked."""
+    tx.execute(
+        "INSERT OR REPLACE INTO positions(window, conversation_id, node_id, token) VALUES (?,?,?,?)",
+        (window, position.conversation_id, position.node_id, position.token),
+    )
+
+
+def start_position(tx: sqlite3.Connection, window: str) -> Position | None:
+    """The window's own place if it still is there, else the last used conversation's head."""
+    row = tx.execute(
+        "SELECT p.conversation_id, p.node_id, p.token FROM positions p JOIN conversations c"
+        " ON c.id = p.conversation_id AND c.deleted IS NULL WHERE p.window = ?",
+        (window,),
+    ).fetchone()
+    if row is not None:
+        place = Position(*row)
+        standing = tree.nearest_live(tx, place.node_id)
+        return place if standing == place.node_id else Position(place.conversation_id, standing)
+    last = tree.last_used(tx)
+    return Position(last.id, tree.nearest_live(tx, last.head_id)) if last else None

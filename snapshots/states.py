@@ -1,0 +1,115 @@
+"""Derived states: the rows beside the nodes, and the saves that write files first and the row last."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snapshots import ids
+from snapshots.errors import StoreError
+from snapshots.records import Chunk, FileCheck, Node, NodeState, SaveReport, Stats
+from snapshots.tree import tokens_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from snapshots.bundles import Bundles
+    from snapshots.database import Database
+
+
+def _row_digest(state: NodeState) -> bytes:
+    """SQLite may return a flipped bit as a good row: the row's own digest finds it."""
+    return blake2b(b"forkpoint state 1\0" + ids.canonical(list(state.__dict__.values())), digest_size=16).digest()
+
+
+def put_state(tx: sqlite3.Connection, state: NodeState) -> None:
+    """Store or replace a node's row for one state_key."""
+    values = (*state.__dict__.values(), _row_digest(state))
+    tx.execute(
+        "INSERT OR REPLACE INTO node_states(node_id, state_key, n_tokens, logits_digest, has_bundle, bytes_stored,"
+        " created, digest) VALUES (?,?,?,?,?,?,?,?)",
+        values,
+    )
+
+
+def node_states(tx: sqlite3.Connection, node_id: str) -> list[NodeState]:
+    """The rows of a node that agree with their digests."""
+    rows = tx.execute(
+        "SELECT node_id, state_key, n_tokens, logits_digest, has_bundle, bytes_stored, created, digest"
+        " FROM node_states WHERE node_id = ? ORDER BY created",
+        (node_id,),
+    )
+    found = []
+    for row in rows:
+        with contextlib.suppress(TypeError, ValueError):  # a damaged row may hold values of other types
+            state = NodeState(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
+            if _row_digest(state) == row[7]:
+                found.append(state)
+    return found
+
+
+def save_state(
+    database: Database,
+    bundles: Bundles,
+    node_id: str | None,
+    state_key: str,
+    tokens: Sequence[int],
+    chunks: Sequence[Chunk],
+    logits: np.ndarray | None,
+    hidden: np.ndarray | None,
+    dice_key: bytes,
+    logits_digest: str,
+) -> SaveReport:
+    """Write the files, then the node's row. The row is written even where the files could not be.
+
+    The digest is what a later recompute is compared with: it is worth keeping without a bundle.
+    """
+    if logits is not None and not logits_digest:
+        logits_digest = digest_of(logits)
+    failure: StoreError | None = None
+    report: SaveReport | None = None
+    try:
+        report = bundles.save(state_key, tokens, chunks, logits, hidden, dice_key)
+    except StoreError as error:
+        failure = error
+    if node_id is not None:
+        whole = report is not None and report.complete
+        size = report.bytes_written if report is not None else 0
+        state = NodeState(node_id, state_key, len(tokens), logits_digest, whole, size, time.time())
+        try:
+            with database.write() as tx:
+                put_state(tx, state)
+        except StoreError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    assert report is not None
+    return report
+
+
+def digest_of(logits: np.ndarray) -> str:
+    """blake2b-256 of float32 logits, little-endian, in vocabulary order."""
+    import numpy as np
+
+    return blake2b(np.ascontiguousarray(logits, "<f4").tobytes(), digest_size=32).hexdigest()
+
+
+def verify_files(bundles: Bundles, nodes: Sequence[Node], state_key: str) -> FileCheck:
+    """Every file of the state at the end of a path; bytes behind the parent's tokens count as the node's own."""
+    return bundles.check(state_key, tokens_of(nodes), nodes[-1].keep)
+
+
+def stats(tx: sqlite3.Connection, bundles: Bundles, tree_path: Path) -> Stats:
+    """Counts from the tree, bytes from the directories."""
+    counts = tx.execute(
+        "SELECT (SELECT count(*) FROM conversations WHERE deleted IS NULL),"
+        " (SELECT count(*) FROM nodes WHERE deleted IS NULL),"
+        " (SELECT count(*) FROM labels l JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL)"
+    ).fetchone()
+    files, size = bundles.usage()
+    return Stats(*counts, tree_path.stat().st_size, files, size)

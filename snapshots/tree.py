@@ -1,0 +1,258 @@
+"""Conversations and nodes: how rows become values. Every function works inside a transaction that it is given."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from snapshots import ids
+from snapshots.errors import BadNode, DamagedNode, UnknownConversation, UnknownNode
+from snapshots.records import ROLES, Conversation, Message, Node, Twig
+
+PREVIEW = 160
+"""Characters of a node's text that a list gets."""
+
+_CONVERSATION = "id, title, created, template_date, last_used, head_id"
+_COLUMNS = (
+    "id", "conversation_id", "parent_id", "role", "text", "keep", "tokens", "n_tokens", "turn", "stop", "sampler",
+    "dice_key", "prompt_key", "state_key", "created",
+)  # fmt: skip
+_NODE = ", ".join(_COLUMNS)
+_QUALIFIED = ", ".join(f"n.{column}" for column in _COLUMNS)
+
+
+def insert_conversation(tx: sqlite3.Connection, title: str, template_date: str) -> Conversation:
+    """A new, empty conversation under a random id."""
+    conversation_id, at = secrets.token_hex(32), time.time()
+    tx.execute(
+        "INSERT INTO conversations(id, title, created, template_date, last_used, use_order) VALUES (?,?,?,?,?,0)",
+        (conversation_id, ids.clean_text(title), at, template_date, at),
+    )
+    touch(tx, conversation_id)
+    return conversation(tx, conversation_id)
+
+
+def touch(tx: sqlite3.Connection, conversation_id: str) -> None:
+    """Make a conversation the last used one. A counter orders them, so a wrong clock does no harm."""
+    tx.execute(
+        "UPDATE conversations SET last_used = ?, use_order = (SELECT max(use_order) + 1 FROM conversations)"
+        " WHERE id = ?",
+        (time.time(), conversation_id),
+    )
+
+
+def conversations(tx: sqlite3.Connection) -> list[Conversation]:
+    """Those that are not deleted, the last used first."""
+    rows = tx.execute(f"SELECT {_CONVERSATION} FROM conversations WHERE deleted IS NULL ORDER BY use_order DESC")
+    return [Conversation(*row) for row in rows]
+
+
+def conversation(tx: sqlite3.Connection, conversation_id: str) -> Conversation:
+    """One that is not deleted. Raises UnknownConversation."""
+    row = tx.execute(
+        f"SELECT {_CONVERSATION} FROM conversations WHERE id = ? AND deleted IS NULL", (conversation_id,)
+    ).fetchone()
+    if row is None:
+        raise UnknownConversation(conversation_id)
+    return Conversation(*row)
+
+
+def last_used(tx: sqlite3.Connection) -> Conversation | None:
+    """The conversation that was used last."""
+    row = tx.execute(
+        f"SELECT {_CONVERSATION} FROM conversations WHERE deleted IS NULL ORDER BY use_order DESC LIMIT 1"
+    ).fetchone()
+    return Conversation(*row) if row else None
+
+
+def put_node(
+    tx: sqlite3.Connection, conversation_id: str, parent_id: str | None, message: Message, state_key: str
+) -> tuple[Node, bool]:
+    """Insert a message, or find the node that it already is; True if it was not there (or hidden) before.
+
+    A hidden path to it comes back: what is said behind a deleted message is never lost. Raises UnknownNode, BadNode.
+    """
+    parent = None if parent_id is None else node(tx, parent_id)
+    if parent is not None and parent.conversation_id != conversation_id:
+        raise UnknownNode(parent.id)
+    message, keep = _checked(message, parent.n_tokens if parent else 0)
+    node_id = ids.node_id(parent.id if parent else conversation_id, message, keep)
+    _unhide_path(tx, parent_id)
+    known = tx.execute("SELECT deleted FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    if known is not None:
+        tx.execute("UPDATE nodes SET deleted = NULL WHERE id = ?", (node_id,))
+        return node(tx, node_id), known[0] is not None
+    values = (
+        node_id, conversation_id, parent_id, message.role, message.text, keep, ids.pack_tokens(message.tokens),
+        keep + len(message.tokens), (parent.turn if parent else 0) + (message.role in ("user", "raw")), message.stop,
+        ids.plain_json(message.sampler, "sampler"), message.dice_key, message.prompt_key, state_key, time.time(),
+    )  # fmt: skip
+    tx.execute(f"INSERT INTO nodes({_NODE}) VALUES ({','.join('?' * len(values))})", values)
+    return node(tx, node_id), True
+
+
+def _checked(message: Message, parent_tokens: int) -> tuple[Message, int]:
+    keep = parent_tokens if message.keep is None else message.keep
+    if message.role not in ROLES:
+        raise BadNode("role", f"unknown: {message.role}")
+    if not 0 <= keep <= parent_tokens:
+        raise BadNode("keep", f"{keep} of {parent_tokens} tokens")
+    ids.pack_tokens(message.tokens)
+    sampler = json.loads(ids.plain_json(message.sampler, "sampler"))
+    text, stop = ids.clean_text(message.text), ids.clean_text(message.stop)
+    tokens = tuple(int(token) for token in message.tokens)
+    return Message(message.role, text, tokens, keep, stop, sampler, bytes(message.dice_key), message.prompt_key), keep
+
+
+def _unhide_path(tx: sqlite3.Connection, node_id: str | None) -> None:
+    if node_id is not None:
+        tx.execute(
+            "WITH RECURSIVE up(id, parent_id) AS (SELECT id, parent_id FROM nodes WHERE id = ?"
+            " UNION ALL SELECT n.id, n.parent_id FROM nodes n JOIN up ON n.id = up.parent_id)"
+            " UPDATE nodes SET deleted = NULL WHERE deleted IS NOT NULL AND id IN (SELECT id FROM up)",
+            (node_id,),
+        )
+
+
+def _node(row: Sequence[Any]) -> Node:
+    """A row as a Node. Raises DamagedNode where the row does not give its own id."""
+    values = dict(zip(_COLUMNS, row, strict=True))
+    try:
+        values["tokens"] = ids.unpack_tokens(values["tokens"])
+        values["sampler"] = json.loads(values["sampler"])
+        found = Node(**values)
+        content = Message(
+            found.role, found.text, found.tokens, found.keep, found.stop, found.sampler, found.dice_key,
+            found.prompt_key,
+        )  # fmt: skip
+        digest = ids.node_id(found.parent_id or found.conversation_id, content, found.keep)
+        whole = digest == found.id and found.n_tokens == found.keep + len(found.tokens)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedNode(str(row[0])) from error
+    if not whole:
+        raise DamagedNode(found.id)
+    return found
+
+
+def node(tx: sqlite3.Connection, node_id: str) -> Node:
+    """A node, hidden or not. Raises UnknownNode, DamagedNode."""
+    row = tx.execute(f"SELECT {_NODE} FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    if row is None:
+        raise UnknownNode(node_id)
+    return _node(row)
+
+
+def path(tx: sqlite3.Connection, node_id: str | None) -> list[Node]:
+    """The nodes from the root to this one. Raises UnknownNode, DamagedNode."""
+    if node_id is None:
+        return []
+    rows = tx.execute(
+        "WITH RECURSIVE up(id, parent_id, height) AS (SELECT id, parent_id, 0 FROM nodes WHERE id = ?"
+        " UNION ALL SELECT n.id, n.parent_id, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent_id)"
+        f" SELECT {_QUALIFIED} FROM up JOIN nodes n ON n.id = up.id ORDER BY up.height DESC",
+        (node_id,),
+    ).fetchall()
+    if not rows:
+        raise UnknownNode(node_id)
+    nodes = [_node(row) for row in rows]
+    if nodes[0].parent_id is not None:  # the row of an ancestor is gone
+        raise DamagedNode(nodes[0].parent_id)
+    return nodes
+
+
+def tokens_of(nodes: Iterable[Node]) -> list[int]:
+    """The token list at the end of a path."""
+    tokens: list[int] = []
+    for each in nodes:
+        del tokens[each.keep :]
+        tokens.extend(each.tokens)
+    return tokens
+
+
+def children(tx: sqlite3.Connection, conversation_id: str, node_id: str | None) -> list[Node]:
+    """The live nodes behind a node, or the live roots, oldest first."""
+    where, value = ("parent_id = ?", node_id) if node_id else ("conversation_id = ? AND parent_id IS NULL", None)
+    rows = tx.execute(
+        f"SELECT {_NODE} FROM nodes WHERE {where} AND deleted IS NULL ORDER BY seq", (value or conversation_id,)
+    )
+    return [_node(row) for row in rows.fetchall()]
+
+
+def siblings(tx: sqlite3.Connection, node_id: str) -> list[Node]:
+    """The live nodes of the same parent and role, this one among them even if it is hidden."""
+    here = node(tx, node_id)
+    near = [n for n in children(tx, here.conversation_id, here.parent_id) if n.role == here.role]
+    return near if any(n.id == here.id for n in near) else [*near, here]
+
+
+def newest_leaf(tx: sqlite3.Connection, node_id: str) -> Node:
+    """The newest live child, and its newest, to the end."""
+    while True:
+        row = tx.execute(
+            "SELECT id FROM nodes WHERE parent_id = ? AND deleted IS NULL ORDER BY seq DESC LIMIT 1", (node_id,)
+        ).fetchone()
+        if row is None:
+            return node(tx, node_id)
+        node_id = row[0]
+
+
+def nearest_live(tx: sqlite3.Connection, node_id: str | None) -> str | None:
+    """The node itself or the nearest one above it that is not hidden; None is the start of the conversation."""
+    while node_id is not None:
+        row = tx.execute("SELECT parent_id, deleted FROM nodes WHERE id = ?", (node_id,)).fetchone()
+        if row is None:
+            return None
+        if row[1] is None:
+            return node_id
+        node_id = row[0]
+    return None
+
+
+def subtree(tx: sqlite3.Connection, node_id: str) -> list[str]:
+    """The ids of a node and of all live nodes behind it."""
+    rows = tx.execute(
+        "WITH RECURSIVE down(id) AS (SELECT id FROM nodes WHERE id = ? AND deleted IS NULL"
+        " UNION ALL SELECT n.id FROM nodes n JOIN down ON n.parent_id = down.id WHERE n.deleted IS NULL)"
+        " SELECT id FROM down",
+        (node_id,),
+    )
+    return [row[0] for row in rows]
+
+
+def twigs(tx: sqlite3.Connection, conversation_id: str, *, deleted: bool) -> list[Twig]:
+    """All nodes of a conversation for a list: parents first, branches in the order of their making."""
+    conversation(tx, conversation_id)
+    head_id = tx.execute("SELECT head_id FROM conversations WHERE id = ?", (conversation_id,)).fetchone()[0]
+    names: dict[str, list[str]] = {}
+    for name, node_id in tx.execute(
+        "SELECT l.name, l.node_id FROM labels l JOIN nodes n ON n.id = l.node_id WHERE n.conversation_id = ?"
+        " ORDER BY l.created, l.name",
+        (conversation_id,),
+    ):
+        names.setdefault(node_id, []).append(name)
+    quick = tx.execute(
+        "SELECT q.node_id FROM quicksaves q JOIN nodes n ON n.id = q.node_id AND n.deleted IS NULL"
+        " WHERE q.conversation_id = ? ORDER BY q.seq DESC LIMIT 1",
+        (conversation_id,),
+    ).fetchone()
+    behind: dict[str | None, list[Any]] = {}
+    rows = tx.execute(
+        f"SELECT id, parent_id, role, substr(text, 1, {PREVIEW}), n_tokens, turn, stop, created, deleted FROM nodes"
+        " WHERE conversation_id = ? AND (? OR deleted IS NULL) ORDER BY seq",
+        (conversation_id, deleted),
+    )
+    for row in rows:
+        behind.setdefault(row[1], []).append(row)
+    found: list[Twig] = []
+    waiting = [(row, 0 if len(behind[None]) == 1 else 1) for row in reversed(behind.get(None, []))]
+    while waiting:
+        row, depth = waiting.pop()
+        own = behind.get(row[0], [])
+        waiting += [(child, depth + (len(own) > 1)) for child in reversed(own)]
+        marks = (tuple(names.get(row[0], ())), quick is not None and row[0] == quick[0], row[0] == head_id)
+        found.append(Twig(row[0], conversation_id, *row[1:8], *marks, depth, len(own), row[8] is not None))
+    return found
