@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import secrets
 import sqlite3
 import threading
 import time
@@ -99,7 +97,7 @@ class Database:
                 raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
             for statement in TABLES.split(";"):
                 tx.execute(statement)
-            facts = [("library_id", secrets.token_hex(16)), ("readable_by", str(READABLE_BY))]
+            facts = [("library_id", os.urandom(16).hex()), ("readable_by", str(READABLE_BY))]
             tx.executemany("INSERT INTO meta(key, value) VALUES (?, ?)", facts)
             tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
             tx.execute(f"PRAGMA user_version={FORMAT}")
@@ -155,7 +153,7 @@ class Database:
                     raise
                 if time.monotonic() - start > PATIENCE_S:
                     raise StoreBusy(PATIENCE_S, path=self.path) from error
-            time.sleep(pause * (0.5 + random.random()))
+            time.sleep(pause * (0.5 + os.urandom(1)[0] / 256))
             pause = min(2 * pause, 0.05)
 
     def changes(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sqlite3
 import struct
 import threading
@@ -127,7 +126,7 @@ class Journals:
 
     def begin(self, start: ReplyStart) -> Journal:
         """A new journal, locked from its first byte on and named only once its head is on the disk."""
-        journal_id = secrets.token_bytes(16)
+        journal_id = os.urandom(16)
         path, draft = self._dir / f"{journal_id.hex()}.journal", self._dir / f"{journal_id.hex()}.new"
         try:
             self._files.make_dirs(self._dir)

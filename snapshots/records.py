@@ -35,8 +35,7 @@ class Message:
     prompt_key: str = ""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One message in the tree, as stored. `id` is the digest of the content (DESIGN §4.3), checked when it is read.
 
     `parent_id` is None at a root. `keep` counts the parent's tokens that still stand; `tokens` come behind them;
@@ -85,8 +84,7 @@ class Twig(NamedTuple):
     deleted: bool
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(NamedTuple):
     """A conversation. `template_date` is frozen at its start; `head_id` is None while it is empty."""
 
     id: str
@@ -97,8 +95,7 @@ class Conversation:
     head_id: str | None
 
 
-@dataclass(frozen=True)
-class Savepoint:
+class Savepoint(NamedTuple):
     """A name and the node that it points at."""
 
     name: str
@@ -108,8 +105,7 @@ class Savepoint:
     moved: float
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Where a window stands; `token` (or None) counts the node's own tokens that still stand, for `REF@n`."""
 
     conversation_id: str
@@ -117,16 +113,14 @@ class Position:
     token: int | None = None
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(NamedTuple):
     """A REF, resolved. `token` is the n of `REF@n`: the first n of the node's own tokens stand; None: all."""
 
     node: Node
     token: int | None = None
 
 
-@dataclass(frozen=True)
-class HeadMove:
+class HeadMove(NamedTuple):
     """One line of a conversation's head log."""
 
     node_id: str | None
@@ -138,8 +132,7 @@ class HeadMove:
 ActionKind = Literal["turn", "restore", "fork", "back", "delete", "name", "rename", "unname", "title"]
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """Something a person did that `undo` reverses. `head_id` is where the conversation stands now.
 
     `detail` holds what a sentence about it needs: `name` and `old_name` for names, `nodes` (a count) for turns and
@@ -153,8 +146,7 @@ class Action:
     at: float
 
 
-@dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(NamedTuple):
     """What is remembered of a model, enough to name the field that differs from another one."""
 
     state_key: str
@@ -170,8 +162,7 @@ class ModelInfo:
         return tuple(sorted(n for n in names if self.state_fields.get(n) != other.state_fields.get(n)))
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Named arrays of tokens [start, stop), all inside one absolute 64-token block. What they hold is not looked at."""
 
     start: int
@@ -179,8 +170,7 @@ class Chunk:
     arrays: Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class NodeState:
+class NodeState(NamedTuple):
     """The derived state of a node under one model: a row beside the node, with its own digest.
 
     `logits_digest` is blake2b-256 of the float32 logits ("" if they were not saved). `has_bundle` says that a whole
@@ -197,8 +187,7 @@ class NodeState:
     created: float
 
 
-@dataclass(frozen=True)
-class SaveReport:
+class SaveReport(NamedTuple):
     """What a save did. Tokens [0, `covered`) are on disk; `complete` says that this is all of them, logits included."""
 
     n_tokens: int
@@ -211,8 +200,7 @@ class SaveReport:
     save_ms: float
 
 
-@dataclass(frozen=True)
-class LoadedState:
+class LoadedState(NamedTuple):
     """What the store still has of a state: the longest prefix whose files are whole.
 
     `chunks` cover [0, `n_valid`) without gaps. `logits` (float32), `hidden` and `dice_key` are set only where the whole
@@ -235,8 +223,7 @@ class LoadedState:
         return "partial" if self.n_valid else "recomputed"
 
 
-@dataclass(frozen=True)
-class FileCheck:
+class FileCheck(NamedTuple):
     """`verify_files`: every file of one node's state, read and decoded. `damaged` holds file names."""
 
     n_tokens: int
@@ -248,8 +235,7 @@ class FileCheck:
     damaged: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """Counts of the whole library and bytes on disk. `savepoints` counts live nodes, `names` the labels."""
 
     conversations: int
@@ -280,8 +266,7 @@ class ReplyStart:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class DeadReply:
+class DeadReply(NamedTuple):
     """A reply whose process died: what its journal still holds, ready to be shown, adopted or discarded.
 
     `tokens` are the sampled ids so far (behind `start.tokens`), `text` what was streamed of them.

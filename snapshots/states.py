@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 def _row_digest(state: NodeState) -> bytes:
     """SQLite may return a flipped bit as a good row: the row's own digest finds it."""
-    return blake2b(b"forkpoint state 1\0" + ids.canonical(list(state.__dict__.values())), digest_size=16).digest()
+    return blake2b(b"forkpoint state 1\0" + ids.canonical(list(state)), digest_size=16).digest()
 
 
 def put_state(tx: sqlite3.Connection, state: NodeState) -> None:
     """Store or replace a node's row for one state_key."""
-    values = (*state.__dict__.values(), _row_digest(state))
+    values = (*state, _row_digest(state))
     tx.execute(
         "INSERT OR REPLACE INTO node_states(node_id, state_key, n_tokens, logits_digest, has_bundle, bytes_stored,"
         " created, digest) VALUES (?,?,?,?,?,?,?,?)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ _QUALIFIED = ", ".join(f"n.{column}" for column in _COLUMNS)
 
 def insert_conversation(tx: sqlite3.Connection, title: str, template_date: str) -> Conversation:
     """A new, empty conversation under a random id."""
-    conversation_id, at = secrets.token_hex(32), time.time()
+    conversation_id, at = os.urandom(32).hex(), time.time()
     tx.execute(
         "INSERT INTO conversations(id, title, created, template_date, last_used, use_order) VALUES (?,?,?,?,?,0)",
         (conversation_id, ids.clean_text(title), at, template_date, at),
