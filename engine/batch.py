@@ -1,0 +1,178 @@
+"""One pass over the weights: lays the rows of a batch out in tables of addresses and runs the forward kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.hyperparameters import Hyperparameters
+from engine.kernels import plan
+from engine.kernels.attention import ROWS_AT_ONCE
+from engine.kernels.entry import fill_rope_table, forward, switches
+from engine.kernels.matmul import KINDS
+from engine.kernels.sync import SYNC_BYTES
+from engine.kv import BLOCK, KVLayout
+from engine.pool import ThreadPool
+from engine.weights import Weights
+
+Floats = npt.NDArray[np.float32]
+Table = npt.NDArray[np.int64]
+
+_TILE_ROWS = 32  # query rows that share a pass over a KV head's blocks
+
+
+def _up(n: int, to: int = 32) -> int:
+    return -(-n // to) * to
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring rows of one session: `count` tokens from position `start` on, over the block table at `table`."""
+
+    start: int
+    count: int
+    table: int
+
+
+class Runner:
+    """The forward pass of one model, with its buffers. One call at a time; the results are fresh arrays."""
+
+    def __init__(self, shape: Hyperparameters, weights: Weights, layout: KVLayout, context: int, pool: ThreadPool):
+        self._shape, self._weights, self._layout, self._pool = shape, weights, layout, pool
+        self._vocabulary = weights.matrices[-1].rows
+        frequencies = shape.rope_frequencies()
+        self._cosines = np.zeros((context, frequencies.size), np.float32)
+        self._sines = np.zeros_like(self._cosines)
+        fill_rope_table(frequencies, self._cosines, self._sines, 0, context)
+        self._switches = switches(weights.kinds, layout.kv_type)
+        self._matrices = np.array(
+            [
+                (KINDS.index(m.kind), m.data.ctypes.data, m.groups, m.steps, m.group_bytes, m.columns)
+                for m in weights.matrices
+            ],
+            np.int64,
+        )
+        self._model_table = self._describe_model()
+        self._buffers: dict[str, npt.NDArray[Any]] = {}
+
+    def _describe_model(self) -> Table:
+        shape, layout = self._shape, self._layout
+        table = np.zeros(plan.SHAPE_SIZE, np.int64)
+        values = {
+            plan.LAYERS: shape.layers,
+            plan.DIM: shape.dim,
+            plan.DIM_STRIDE: self._weights.norms.strides[0],
+            plan.FFN: shape.ffn,
+            plan.HEADS: shape.heads,
+            plan.KV_HEADS: shape.kv_heads,
+            plan.HEAD_DIM: shape.head_dim,
+            plan.CHANNELS: layout.channels,
+            plan.ROPE_PAIRS: shape.rope_dims // 2,
+            plan.SCALE_BLOCKS: layout.scale_blocks,
+            plan.NORMS: self._weights.norms.ctypes.data,
+            plan.COSINES: self._cosines.ctypes.data,
+            plan.SINES: self._sines.ctypes.data,
+            plan.MATRICES: self._matrices.ctypes.data,
+            plan.LAYER_BYTES: layout.layer_bytes,
+            plan.KEY_BYTES: layout.key_bytes,
+            plan.KEY_SCALE_BYTES: layout.scale_bytes,
+            plan.VALUE_BYTES: layout.value_bytes,
+            plan.VALUE_SCALE_BYTES: layout.scale_bytes,
+        }
+        for index, value in values.items():
+            table[index] = value
+        return table
+
+    def _buffer(self, name: str, size: int, dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """A zeroed buffer that only grows; kept for the next call."""
+        have = self._buffers.get(name)
+        if have is None or have.size < size:
+            have = self._buffers[name] = np.zeros(size, dtype)
+        return have
+
+    def run(self, tokens: Sequence[int], runs: Sequence[Run], outputs: Sequence[int]) -> tuple[Floats, Floats]:
+        """Feed `tokens`, which lie one run behind the other, and give the logits of the rows `outputs`.
+
+        Writes keys and values into the runs' blocks. Gives float32 (outputs, vocabulary) and (outputs, dim).
+        """
+        batch, keep = self._describe_batch(tokens, runs, outputs)
+        shape, matrices, eps, given = self._model_table, self._matrices, self._shape.norm_eps, self._switches
+        self._pool.run(lambda me: forward(me, shape, matrices, batch, eps, *given))
+        del keep
+        n, padded = len(outputs), self._model_table[plan.DIM_STRIDE] // 4
+        logits = self._buffers["logits"][: n * _up(self._vocabulary)].reshape(n, -1)[:, : self._vocabulary].copy()
+        hidden = self._buffers["last_hidden"][: n * padded].reshape(n, -1)[:, : self._shape.dim].copy()
+        return logits, hidden
+
+    def _describe_batch(
+        self, tokens: Sequence[int], runs: Sequence[Run], outputs: Sequence[int]
+    ) -> tuple[Table, list[Table]]:
+        """The batch table, and arrays that it points to which must live until the pass is done."""
+        rows, n_out, shape = len(tokens), len(outputs), self._shape
+        table = np.zeros(plan.BATCH_SIZE, np.int64)
+        table[plan.ROWS], table[plan.OUTPUTS], table[plan.THREADS] = rows, n_out, self._pool.size
+        dim = int(self._model_table[plan.DIM_STRIDE]) // 4
+        q, kv, ffn = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.ffn
+        columns = max(dim, q, ffn)
+
+        def place(index: int, name: str, width: int, count: int = rows, dtype: Any = np.float32) -> npt.NDArray[Any]:
+            buffer = self._buffer(name, width * count, dtype)
+            table[index] = buffer.ctypes.data
+            return buffer
+
+        x = place(plan.X, "x", dim)[: rows * dim].reshape(rows, dim)
+        x[:, : shape.dim] = self._weights.embedding.rows(tokens)
+        x[:, shape.dim :] = 0.0
+        place(plan.Y, "y", dim)
+        strided = (
+            (plan.HIDDEN, plan.HIDDEN_STRIDE, "hidden", dim, rows),
+            (plan.Q, plan.Q_STRIDE, "q", _up(q), rows),
+            (plan.K, plan.K_STRIDE, "k", _up(kv), rows),
+            (plan.V, plan.V_STRIDE, "v", _up(kv), rows),
+            (plan.ATTENDED, plan.ATTENDED_STRIDE, "attended", _up(q), rows),
+            (plan.GATED, plan.GATED_STRIDE, "gated", _up(ffn), rows),
+            (plan.RAISED, plan.RAISED_STRIDE, "raised", _up(ffn), rows),
+            (plan.LOGITS, plan.LOGITS_STRIDE, "logits", _up(self._vocabulary), n_out),
+        )
+        for index, stride, name, width, count in strided:
+            place(index, name, width, count)
+            table[stride] = 4 * width
+        place(plan.LAST_HIDDEN, "last_hidden", dim, n_out)
+        codes, scales = _up(columns), _up(columns) // 32
+        place(plan.CODES, "codes", codes, max(rows, n_out), np.int8)
+        place(plan.SCALES, "scales", scales, max(rows, n_out))
+        place(plan.SUMS, "sums", scales, max(rows, n_out), np.int32)
+        table[plan.CODES_STRIDE], table[plan.SCALES_STRIDE] = codes, 4 * scales
+        group = shape.heads // shape.kv_heads
+        tile = max(1, _TILE_ROWS // group)
+        scratch = (tile * group + ROWS_AT_ONCE) * (shape.head_dim + BLOCK + 2 * self._layout.channels + 4)
+        place(plan.SCRATCH, "scratch", _up(scratch), self._pool.size)
+        table[plan.SCRATCH_STRIDE] = 4 * _up(scratch)
+        place(plan.SYNC, "sync", SYNC_BYTES // 8, 1, np.int64)
+        positions = np.concatenate([np.arange(r.start, r.start + r.count, dtype=np.int64) for r in runs])
+        tables = np.concatenate([np.full(r.count, r.table, np.int64) for r in runs])
+        tiles = _tiles(runs, tile)
+        wanted = np.asarray(outputs, np.int64)
+        for index, array in (
+            (plan.POSITIONS, positions),
+            (plan.TABLES, tables),
+            (plan.TILE_TABLE, tiles),
+            (plan.OUTPUT_ROWS, wanted),
+        ):
+            table[index] = array.ctypes.data
+        table[plan.TILES] = len(tiles)
+        return table, [positions, tables, tiles, wanted]
+
+
+def _tiles(runs: Sequence[Run], size: int) -> Table:
+    """(tiles, 3) int64: first row, rows, block table; a tile lies within one run."""
+    tiles = []
+    first = 0
+    for run in runs:
+        tiles += [(first + at, min(size, run.count - at), run.table) for at in range(0, run.count, size)]
+        first += run.count
+    return np.array(tiles, np.int64).reshape(-1, 3)

@@ -1,0 +1,87 @@
+"""Where compiled kernels are kept, and their compilation ahead of use with progress.
+
+Numba's cache notices changes in a function's own file only. The cache directory's name therefore carries a fingerprint
+of all sources of the engine, of Numba, LLVM, NumPy and of the CPU that is compiled for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_root() -> Path:
+    """The app's cache directory: `FORKPOINT_CACHE_DIR`, else the platform's."""
+    chosen = os.environ.get("FORKPOINT_CACHE_DIR")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("forkpoint", appauthor=False))
+
+
+def _source_digest() -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted((Path(__file__).parent / "kernels").glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _usable(path: Path) -> bool:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return True
+    except OSError:
+        return False
+
+
+@cache
+def prepare() -> Path:
+    """Import Numba and give its cache a directory of its own, once, before any kernel is imported.
+
+    `NUMBA_CACHE_DIR` overrides the place. Where nothing can be written, a temporary directory serves this process.
+    Gives the directory.
+    """
+    import llvmlite.binding as llvm
+    import numba
+    import numpy as np
+
+    from engine.kernels.target import target
+
+    t = target()
+    facts = [_source_digest(), numba.__version__, str(llvm.llvm_version_info), np.__version__, sys.version]
+    facts += [t.cpu, t.features, t.dot]
+    name = "jit-" + hashlib.blake2b("\n".join(facts).encode(), digest_size=8).hexdigest()
+    place = os.environ.get("NUMBA_CACHE_DIR")
+    path = (Path(place) if place else cache_root() / "jit") / name
+    if not _usable(path):
+        path = Path(tempfile.mkdtemp(prefix="forkpoint-jit-"))
+    numba.config.CACHE_DIR = str(path)  # type: ignore[attr-defined]
+    return path
+
+
+def compile_for(kinds: frozenset[str], kv_type: str, progress: Callable[[int, int], None] | None = None) -> None:
+    """Compile, or load from the cache, the forward pass for these tensor types and this KV type.
+
+    `progress(done, total)` is called before each part where something has to be compiled, and at the end.
+    """
+    place = prepare()
+    from engine.kernels import entry
+
+    label = "+".join(sorted(kinds)) + "-" + kv_type
+    marker = place / f"{label}.done"
+    parts = entry.parts(kinds, kv_type)
+    if marker.exists():
+        parts = parts[-1:]
+    for i, compile_part in enumerate(parts):
+        if progress is not None and len(parts) > 1:
+            progress(i, len(parts))
+        compile_part()
+    if progress is not None and len(parts) > 1:
+        progress(len(parts), len(parts))
+    if not marker.exists():
+        marker.touch()

@@ -1,0 +1,256 @@
+"""The forward pass: one function that every thread runs over all layers, meeting the others at spin barriers.
+
+Between two barriers lies one phase. Within a phase the threads take units of work (rows, groups of matrix rows, heads)
+from a counter; a unit is never split, so who took it cannot change a bit (NUMERICS rule 4). The arguments `f32` …
+`kv_q8_0` are None for what the model does not use, and Numba then leaves the code for it out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from engine.kernels import plan as P
+from engine.kernels.attention import BLOCK, attend
+from engine.kernels.matmul import (
+    BF16_KIND,
+    F16_KIND,
+    F32_KIND,
+    Q4_0_KIND,
+    Q8_0_KIND,
+    matmul_bf16,
+    matmul_f16,
+    matmul_f32,
+    matmul_q4_0,
+    matmul_q8_0,
+)
+from engine.kernels.rope import rotate, write_kv_f16, write_kv_q8_0
+from engine.kernels.rows import add_row, quantize_row, rms_norm, silu_row
+from engine.kernels.simd import load_f32, load_i64, store_f32
+from engine.kernels.sync import barrier, default_rounding, take
+from engine.kernels.vector_math import OPTIONS
+
+_ROWS_A_UNIT = 4
+_UNITS_A_THREAD = 6
+
+
+@njit(**OPTIONS)
+def _groups_a_unit(groups, threads):
+    return max(4, groups // (threads * _UNITS_A_THREAD))
+
+
+@njit(**OPTIONS)
+def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens, f32, f16, bf16, q8_0, q4_0):
+    """A phase: `count` matrices from row `first` of the table, all times the same rows.
+
+    Quantized types read the batch's codes, the others the float32 rows at x. Writes batch[output + i].
+    """
+    sync, threads = batch[P.SYNC], batch[P.THREADS]
+    codes, scales, sums = batch[P.CODES], batch[P.SCALES], batch[P.SUMS]
+    c_stride, s_stride = batch[P.CODES_STRIDE], batch[P.SCALES_STRIDE]
+    unit = take(sync)
+    before = 0
+    for i in range(count):
+        m = matrices[first + i]
+        kind, w, groups, steps, size = m[P.M_KIND], m[P.M_ADDRESS], m[P.M_GROUPS], m[P.M_STEPS], m[P.M_GROUP_BYTES]
+        y, y_stride = batch[output + i], batch[stride + i]
+        each = _groups_a_unit(groups, threads)
+        units = (groups + each - 1) // each
+        while unit < before + units:
+            g0 = (unit - before) * each
+            g1 = min(groups, g0 + each)
+            if q4_0 is not None and kind == Q4_0_KIND:
+                matmul_q4_0(w, size, codes, c_stride, scales, sums, s_stride, steps, y, y_stride, tokens, g0, g1)
+            if q8_0 is not None and kind == Q8_0_KIND:
+                matmul_q8_0(w, size, codes, c_stride, scales, sums, s_stride, steps, y, y_stride, tokens, g0, g1)
+            if f32 is not None and kind == F32_KIND:
+                matmul_f32(w, size, x, x_stride, x, x, 0, steps, y, y_stride, tokens, g0, g1)
+            if f16 is not None and kind == F16_KIND:
+                matmul_f16(w, size, x, x_stride, x, x, 0, steps, y, y_stride, tokens, g0, g1)
+            if bf16 is not None and kind == BF16_KIND:
+                matmul_bf16(w, size, x, x_stride, x, x, 0, steps, y, y_stride, tokens, g0, g1)
+            unit = take(sync)
+        before += units
+    barrier(sync, threads)
+
+
+@njit(**OPTIONS)
+def _quantize(batch, row, x, n, codes):
+    """Quantize one row of the phase's input, where the model has quantized matrices."""
+    if codes is not None:
+        at = batch[P.SCALES_STRIDE] * row
+        quantize_row(x, n, batch[P.CODES] + batch[P.CODES_STRIDE] * row, batch[P.SCALES] + at, batch[P.SUMS] + at)
+
+
+@njit(**OPTIONS)
+def _norm_phase(shape, batch, norm, add, eps, codes):
+    """x += hidden (where `add`), y = norm(x), and y's codes; row by row."""
+    sync, stride, rows = batch[P.SYNC], shape[P.DIM_STRIDE], batch[P.ROWS]
+    weight = shape[P.NORMS] + stride * norm
+    first = take(sync) * _ROWS_A_UNIT
+    while first < rows:
+        for r in range(first, min(rows, first + _ROWS_A_UNIT)):
+            x, y = batch[P.X] + stride * r, batch[P.Y] + stride * r
+            if add:
+                add_row(x, batch[P.HIDDEN] + stride * r, shape[P.DIM])
+            rms_norm(x, weight, y, shape[P.DIM], eps)
+            _quantize(batch, r, y, shape[P.DIM], codes)
+        first = take(sync) * _ROWS_A_UNIT
+    barrier(sync, batch[P.THREADS])
+
+
+@njit(**OPTIONS)
+def _rope_phase(shape, batch, layer, kv_f16, kv_q8_0):
+    """Rotate queries and keys, and write keys and values into the blocks, rounded to the KV type; row by row."""
+    sync, rows = batch[P.SYNC], batch[P.ROWS]
+    dims, pairs, channels = shape[P.HEAD_DIM], shape[P.ROPE_PAIRS], shape[P.CHANNELS]
+    keys, key_scales = shape[P.KEY_BYTES], shape[P.KEY_SCALE_BYTES]
+    values, value_scales = shape[P.VALUE_BYTES], shape[P.VALUE_SCALE_BYTES]
+    heads = shape[P.KV_HEADS]
+    first = take(sync) * _ROWS_A_UNIT
+    while first < rows:
+        for r in range(first, min(rows, first + _ROWS_A_UNIT)):
+            position = load_i64(batch[P.POSITIONS] + 8 * r)
+            cosine = shape[P.COSINES] + 4 * pairs * position
+            sine = shape[P.SINES] + 4 * pairs * position
+            k, v = batch[P.K] + batch[P.K_STRIDE] * r, batch[P.V] + batch[P.V_STRIDE] * r
+            rotate(batch[P.Q] + batch[P.Q_STRIDE] * r, shape[P.HEADS], dims, pairs, cosine, sine)
+            rotate(k, heads, dims, pairs, cosine, sine)
+            block = load_i64(load_i64(batch[P.TABLES] + 8 * r) + 8 * (position // BLOCK))
+            k0 = block + layer * shape[P.LAYER_BYTES]
+            ks0 = k0 + heads * keys
+            v0 = ks0 + heads * key_scales
+            vs0 = v0 + heads * values
+            slot = position % BLOCK
+            for h in range(heads):
+                key, value = k + 4 * dims * h, v + 4 * dims * h
+                if kv_f16 is not None:
+                    write_kv_f16(key, value, dims, channels, slot, k0 + keys * h, v0 + values * h)
+                if kv_q8_0 is not None:
+                    ks, vs = ks0 + key_scales * h, vs0 + value_scales * h
+                    to_k, to_v, n = k0 + keys * h, v0 + values * h, shape[P.SCALE_BLOCKS]
+                    write_kv_q8_0(key, value, dims, channels, n, slot, to_k, ks, to_v, vs)
+        first = take(sync) * _ROWS_A_UNIT
+    barrier(sync, batch[P.THREADS])
+
+
+@njit(**OPTIONS)
+def _attention_phase(me, shape, batch, layer, kv_f16, kv_q8_0):
+    """One unit: a tile of tokens of one session with one KV head."""
+    sync, heads, dims = batch[P.SYNC], shape[P.KV_HEADS], shape[P.HEAD_DIM]
+    group = shape[P.HEADS] // heads
+    scale = np.float32(1.0 / np.sqrt(np.float64(dims)))
+    scratch = batch[P.SCRATCH] + batch[P.SCRATCH_STRIDE] * me
+    unit = take(sync)
+    while unit < batch[P.TILES] * heads:
+        tile = batch[P.TILE_TABLE] + 24 * (unit // heads)
+        h = unit % heads
+        first, tokens, table = load_i64(tile), load_i64(tile + 8), load_i64(tile + 16)
+        for t in range(tokens):
+            for g in range(group):
+                q = batch[P.Q] + batch[P.Q_STRIDE] * (first + t) + 4 * dims * (h * group + g)
+                to = scratch + 4 * dims * (t * group + g)
+                for d in range(dims):
+                    store_f32(to + 4 * d, load_f32(q + 4 * d) * scale)
+        k = shape[P.KEY_BYTES] * h
+        ks = shape[P.KEY_BYTES] * heads + shape[P.KEY_SCALE_BYTES] * h
+        v = (shape[P.KEY_BYTES] + shape[P.KEY_SCALE_BYTES]) * heads + shape[P.VALUE_BYTES] * h
+        vs = (shape[P.KEY_BYTES] + shape[P.KEY_SCALE_BYTES] + shape[P.VALUE_BYTES]) * heads
+        vs += shape[P.VALUE_SCALE_BYTES] * h
+        rows = tokens * group
+        attend(
+            rows,
+            group,
+            dims,
+            shape[P.CHANNELS],
+            shape[P.SCALE_BLOCKS],
+            scratch,
+            batch[P.POSITIONS] + 8 * first,
+            table,
+            layer * shape[P.LAYER_BYTES],
+            (k, ks, v, vs),
+            scratch + 4 * dims * rows,
+            batch[P.ATTENDED] + batch[P.ATTENDED_STRIDE] * first + 4 * dims * group * h,
+            batch[P.ATTENDED_STRIDE],
+            kv_f16,
+            kv_q8_0,
+        )
+        unit = take(sync)
+    barrier(sync, batch[P.THREADS])
+
+
+@njit(**OPTIONS)
+def _codes_phase(batch, x, x_stride, n, codes):
+    """The codes of every row at x, for the matrices of the next phase."""
+    if codes is not None:
+        sync, rows = batch[P.SYNC], batch[P.ROWS]
+        first = take(sync) * _ROWS_A_UNIT
+        while first < rows:
+            for r in range(first, min(rows, first + _ROWS_A_UNIT)):
+                _quantize(batch, r, x + x_stride * r, n, codes)
+            first = take(sync) * _ROWS_A_UNIT
+        barrier(sync, batch[P.THREADS])
+
+
+@njit(**OPTIONS)
+def _activation_phase(shape, batch, codes):
+    """gated = silu(gated) * raised, and its codes; row by row."""
+    sync, rows = batch[P.SYNC], batch[P.ROWS]
+    r = take(sync)
+    while r < rows:
+        gated = batch[P.GATED] + batch[P.GATED_STRIDE] * r
+        silu_row(gated, batch[P.RAISED] + batch[P.RAISED_STRIDE] * r, shape[P.FFN])
+        _quantize(batch, r, gated, shape[P.FFN], codes)
+        r = take(sync)
+    barrier(sync, batch[P.THREADS])
+
+
+@njit(**OPTIONS)
+def _output_phase(shape, batch, eps, codes):
+    """The last norm, for the rows whose logits are wanted only."""
+    sync, stride = batch[P.SYNC], shape[P.DIM_STRIDE]
+    weight = shape[P.NORMS] + stride * (2 * shape[P.LAYERS])
+    i = take(sync)
+    while i < batch[P.OUTPUTS]:
+        r = load_i64(batch[P.OUTPUT_ROWS] + 8 * i)
+        x, y = batch[P.X] + stride * r, batch[P.LAST_HIDDEN] + stride * i
+        add_row(x, batch[P.HIDDEN] + stride * r, shape[P.DIM])
+        rms_norm(x, weight, y, shape[P.DIM], eps)
+        _quantize(batch, i, y, shape[P.DIM], codes)
+        i = take(sync)
+    barrier(sync, batch[P.THREADS])
+
+
+@njit(**OPTIONS)
+def forward(me, shape, matrices, batch, eps, f32, f16, bf16, q8_0, q4_0, codes, kv_f16, kv_q8_0):
+    """All layers over the rows of one batch; every thread calls it with its own `me`. Llama, Touvron et al. 2023.
+
+    shape, matrices, batch: int64 tables (kernels/plan.py). eps: of the norms. Writes keys and values into the rows'
+    blocks, and float32 logits and last hidden states of the output rows. Never raises (NUMERICS rule 7).
+    """
+    default_rounding()
+    rows, x_stride = batch[P.ROWS], shape[P.DIM_STRIDE]
+    for layer in range(shape[P.LAYERS]):
+        at = P.PER_LAYER * layer
+        _norm_phase(shape, batch, 2 * layer, layer > 0, eps, codes)
+        y = batch[P.Y]
+        _products(matrices, at + P.WQ, 3, batch, y, x_stride, P.Q, P.Q_STRIDE, rows, f32, f16, bf16, q8_0, q4_0)
+        _rope_phase(shape, batch, layer, kv_f16, kv_q8_0)
+        _attention_phase(me, shape, batch, layer, kv_f16, kv_q8_0)
+        x, stride = batch[P.ATTENDED], batch[P.ATTENDED_STRIDE]
+        _codes_phase(batch, x, stride, shape[P.HEADS] * shape[P.HEAD_DIM], codes)
+        _products(matrices, at + P.WO, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows, f32, f16, bf16, q8_0, q4_0)
+        _norm_phase(shape, batch, 2 * layer + 1, True, eps, codes)
+        _products(
+            matrices, at + P.GATE, 2, batch, y, x_stride, P.GATED, P.GATED_STRIDE, rows, f32, f16, bf16, q8_0, q4_0
+        )
+        _activation_phase(shape, batch, codes)
+        x, stride = batch[P.GATED], batch[P.GATED_STRIDE]
+        _products(
+            matrices, at + P.DOWN, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows, f32, f16, bf16, q8_0, q4_0
+        )
+    _output_phase(shape, batch, eps, codes)
+    at, x = P.PER_LAYER * shape[P.LAYERS], batch[P.LAST_HIDDEN]
+    _products(
+        matrices, at, 1, batch, x, x_stride, P.LOGITS, P.LOGITS_STRIDE, batch[P.OUTPUTS], f32, f16, bf16, q8_0, q4_0
+    )

@@ -1,0 +1,75 @@
+"""The numbers that a forward pass is given: positions in its int64 tables, shared by the builder and the kernel.
+
+A kernel takes three tables of plain integers (sizes, addresses), so that it has one signature for every model.
+"""
+
+from __future__ import annotations
+
+# shape (int64): fixed for a model
+(
+    LAYERS,
+    DIM,  # width of the residual stream
+    DIM_STRIDE,  # bytes of a float32 row of it, padded to whole vectors
+    FFN,
+    HEADS,
+    KV_HEADS,
+    HEAD_DIM,
+    CHANNELS,  # head dimension padded to whole vectors: the width of a value row in a block
+    ROPE_PAIRS,
+    SCALE_BLOCKS,  # q8_0 keys and values: scales a head and token
+    NORMS,  # address of (2 * layers + 1, dim padded) float32
+    COSINES,  # address of (context, pairs) float32
+    SINES,
+    MATRICES,  # address of the table below
+    LAYER_BYTES,  # of one layer in a block
+    KEY_BYTES,  # of one KV head's keys, key scales, values, value scales in a block
+    KEY_SCALE_BYTES,
+    VALUE_BYTES,
+    VALUE_SCALE_BYTES,
+    SHAPE_SIZE,
+) = range(20)
+
+# matrices (int64, one row each): 7 a layer in this order, then the output head
+WQ, WK, WV, WO, GATE, UP, DOWN = range(7)
+PER_LAYER = 7
+M_KIND, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, M_COLUMNS = range(6)
+
+# batch (int64): fixed for one step
+(
+    ROWS,
+    OUTPUTS,  # rows whose logits are wanted
+    X,  # addresses of float32 rows: the residual stream, …
+    Y,  # … the normed rows, …
+    HIDDEN,  # … what a block adds to the stream, …
+    Q,  # … queries, …
+    K,
+    V,
+    ATTENDED,
+    GATED,
+    RAISED,  # … the up projection
+    LOGITS,
+    HIDDEN_STRIDE,
+    Q_STRIDE,  # bytes of a row, in the order of the addresses above
+    K_STRIDE,
+    V_STRIDE,
+    ATTENDED_STRIDE,
+    GATED_STRIDE,
+    RAISED_STRIDE,
+    LOGITS_STRIDE,
+    CODES,  # addresses of the quantized activations of the phase
+    SCALES,
+    SUMS,
+    CODES_STRIDE,
+    SCALES_STRIDE,
+    POSITIONS,  # address of (rows,) int64
+    TABLES,  # address of (rows,) int64: each row's block table
+    TILES,  # number of attention tiles
+    TILE_TABLE,  # address of (tiles, 3) int64: first row, rows, block table
+    OUTPUT_ROWS,  # address of (outputs,) int64
+    LAST_HIDDEN,  # address of (outputs, dim padded) float32: the normed rows that the head reads
+    SCRATCH,  # address of the threads' scratch
+    SCRATCH_STRIDE,  # bytes a thread
+    SYNC,  # address of the sync area
+    THREADS,
+    BATCH_SIZE,
+) = range(36)

@@ -1,0 +1,212 @@
+"""A model: immutable, shared by all its sessions. Opens a GGUF file, feeds tokens, captures and restores sessions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import jit
+from engine.chat_template import ChatTemplate
+from engine.errors import ContextFull, EngineError, NonFiniteLogits, UnsupportedTokenizer
+from engine.fingerprint import key_of, remembered_tensors_digest
+from engine.gguf import GGUF
+from engine.hyperparameters import Hyperparameters
+from engine.kv import KVLayout, KVType
+from engine.pool import ThreadPool, physical_cores
+from engine.sampler import SamplerSettings
+from engine.session import Session, SessionState
+from engine.tokenizer import Tokenizer
+from engine.weights import Weights, load_weights
+
+jit.prepare()
+
+from engine.batch import Run, Runner  # noqa: E402  kernels are imported once the JIT cache has its place
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+NUMERICS_VERSION = 1
+DEFAULT_CONTEXT = 4096
+_EVAL_ROWS = 64
+
+
+class Model:
+    """One open model file. Its methods may be called from any thread; they run one at a time."""
+
+    def __init__(
+        self, gguf: GGUF, weights: Weights, shape: Hyperparameters, context: int, kv_type: KVType, threads: int
+    ):
+        self._gguf, self._shape, self._weights = gguf, shape, weights
+        self._layout = KVLayout(shape, kv_type)
+        self._pool = ThreadPool(threads)
+        self._runner = Runner(shape, weights, self._layout, context, self._pool)
+        self._lock = threading.Lock()
+        self.path: Path = gguf.path
+        self.name: str = gguf.text("general.name", gguf.path.stem)
+        self.architecture: str = gguf.architecture
+        self.context_length: int = context
+        self.vocabulary_size: int = weights.matrices[-1].rows
+        self.kv_type: KVType = kv_type
+        self.threads: int = threads
+        self.tokenizer = Tokenizer.from_gguf(gguf)
+        if self.tokenizer.vocabulary_size != self.vocabulary_size:
+            raise UnsupportedTokenizer(
+                f"with {self.tokenizer.vocabulary_size} tokens for {self.vocabulary_size} rows of embedding"
+            )
+        self.template = ChatTemplate.from_gguf(gguf, self.tokenizer)
+        self.sampler_defaults = SamplerSettings.from_gguf(gguf)
+        self.state_fields: dict[str, str] = {
+            "tensors": remembered_tensors_digest(gguf, threads),
+            "architecture": gguf.architecture,
+            "hyperparameters": json.dumps(shape.as_fields(), sort_keys=True),
+            "kv_type": kv_type,
+            "numerics": str(NUMERICS_VERSION),
+        }
+        self.state_key: str = key_of(self.state_fields)
+        self.prompt_fields: dict[str, str] = {
+            "tokenizer": self.tokenizer.digest,
+            "template": self.template.digest,
+        }
+        self.prompt_key: str = key_of(self.prompt_fields)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        context: int | None = None,
+        kv_type: KVType = "f16",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Model:
+        """Map, check, compile and repack. `progress(phase, done, total)` with phases "read", "compile", "pack".
+
+        context: tokens a session can hold; default the smaller of the trained context and 4096. threads: default the
+        physical cores. Raises EngineError.
+        """
+        tell: Progress = progress if progress is not None else lambda phase, done, total: None
+        tell("read", 0, 1)
+        gguf = GGUF.open(path)
+        try:
+            shape = Hyperparameters.from_gguf(gguf)
+            workers = threads if threads is not None else physical_cores()
+            tell("read", 1, 1)
+            weights = load_weights(gguf, shape, workers, lambda done, total: tell("pack", done, total))
+            jit.compile_for(weights.kinds, kv_type, lambda done, total: tell("compile", done, total))
+            size = context if context is not None else min(shape.trained_context, DEFAULT_CONTEXT)
+            return cls(gguf, weights, shape, size, kv_type, workers)
+        except EngineError:
+            gguf.close()
+            raise
+
+    def close(self) -> None:
+        """Let the threads end and the file go. Sessions must not be fed any more."""
+        self._pool.close()
+        self._gguf.close()
+
+    def new_session(self, dice_key: bytes = b"") -> Session:
+        """An empty session."""
+        return Session(self._layout, self.context_length, dice_key)
+
+    def prefill(
+        self,
+        session: Session,
+        tokens: Sequence[int],
+        *,
+        batch_size: int = 512,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> int:
+        """Feed tokens in chunks of `batch_size`; the split cannot change a bit. Mutates the session.
+
+        `progress(done, total)` is called behind each chunk and `cancel()` asked before each; gives how many tokens were
+        fed. Raises ContextFull before anything is fed, NonFiniteLogits with the chunks before the bad one kept.
+        """
+        tokens = self._checked(tokens)
+        total = len(tokens)
+        if session.position + total > self.context_length:
+            raise ContextFull(session.position, total, self.context_length)
+        done = 0
+        while done < total and not (cancel is not None and cancel()):
+            chunk = tokens[done : done + batch_size]
+            self._feed([session], [chunk])
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+        return done
+
+    def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> None:
+        """Feed one token to each session in one pass over the weights; each gets what it would have got alone.
+
+        Mutates the sessions, which must be different ones. Raises ContextFull before anything is fed, NonFiniteLogits
+        for the first session whose logits are not numbers; then none of them has the token.
+        """
+        if len(set(map(id, sessions))) != len(sessions) or len(sessions) != len(tokens):
+            raise ValueError("a step takes one token for each of several different sessions")
+        for session in sessions:
+            if session.position + 1 > self.context_length:
+                raise ContextFull(session.position, 1, self.context_length)
+        if sessions:
+            self._feed(sessions, [[t] for t in self._checked(tokens)])
+
+    def all_logits(self, tokens: Sequence[int]) -> Floats:
+        """Logits behind every token, float32 (n, vocabulary). Raises ContextFull, NonFiniteLogits."""
+        tokens = self._checked(tokens)
+        session = self.new_session()
+        out = np.zeros((len(tokens), self.vocabulary_size), np.float32)
+        for at in range(0, len(tokens), _EVAL_ROWS):
+            chunk = tokens[at : at + _EVAL_ROWS]
+            start = session.position
+            with self._lock:
+                session.make_room(len(chunk))
+                run = Run(start, len(chunk), session.table_address)
+                logits, hidden = self._runner.run(chunk, [run], range(len(chunk)))
+            if not np.isfinite(logits).all():
+                raise NonFiniteLogits(start + int(np.argmin(np.isfinite(logits).all(axis=1))) + 1)
+            session.accept(chunk, logits[-1], hidden[-1])
+            out[at : at + len(chunk)] = logits
+        return out
+
+    def capture(self, session: Session, start: int = 0) -> SessionState:
+        """A copy of the session; KV of the tokens [start, position) only."""
+        with self._lock:
+            chunks = session.chunks(start)
+        return SessionState(tuple(session.tokens), chunks, session.logits, session.hidden, session.dice_key)
+
+    def restore(self, state: SessionState) -> Session:
+        """A session in fresh buffers from a whole state. Raises StateMismatch, ContextFull, ValueError."""
+        session = self.new_session(state.dice_key)
+        self._checked(state.tokens)
+        session.fill(state)
+        return session
+
+    def _checked(self, tokens: Sequence[int]) -> list[int]:
+        """The ids as ints; raises ValueError for one outside the vocabulary, which a kernel would read past."""
+        ids = [int(t) for t in tokens]
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocabulary_size):
+            raise ValueError(f"token ids must be in 0 to {self.vocabulary_size - 1}")
+        return ids
+
+    def _feed(self, sessions: Sequence[Session], tokens: list[list[int]]) -> None:
+        """One pass: each session gets its tokens. Nothing is recorded if any session's logits are not numbers."""
+        with self._lock:
+            runs, last, rows = [], [], 0
+            for session, ids in zip(sessions, tokens, strict=True):
+                session.make_room(len(ids))
+                runs.append(Run(session.position, len(ids), session.table_address))
+                rows += len(ids)
+                last.append(rows - 1)
+            logits, hidden = self._runner.run([t for ids in tokens for t in ids], runs, last)
+            finite = np.isfinite(logits).all(axis=1)
+            if not finite.all():
+                bad = int(np.argmin(finite))
+                raise NonFiniteLogits(sessions[bad].position + len(tokens[bad]))
+            logits.setflags(write=False)
+            hidden.setflags(write=False)
+            for i, (session, ids) in enumerate(zip(sessions, tokens, strict=True)):
+                session.accept(ids, logits[i], hidden[i])
