@@ -1,102 +1,253 @@
 """The conversation controller: one live position in the tree of savepoints, and one engine session behind it.
 
 Threads. Reading methods (`transcript`, `tree`, `conversations`, `status`, ...) are cheap and may be called from any
-thread, also before a model is open. Doing methods block while they work: call them in a worker thread. Only one works at
-a time; the others wait for it, except `stop`, `save` and `quicksave`, which act inside a running reply, and `quickload`,
-`restore`, `fork` and the others that move the position, which stop a running reply first (what was written of it is
-kept as a node). Everything a screen has to know arrives through `emit`, called in the thread that works.
+thread, also before a model is open. Doing methods block while they work: call them in a worker thread. Only one works
+at a time; the others wait for it, except `stop`, `save` and `quicksave`, which act inside a running reply, and
+`quickload`, `restore`, `fork` and the others that move the position, which stop a running reply first (what was written
+of it is kept as a node). Everything a screen has to know arrives through `emit`, called in the thread that works.
 
 Errors are typed exceptions; `app.sentences.sentence(error)` makes the one sentence that a person reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.config import TuiOptions
+from app import views
+from app.chat_core import ChatOptions, Core, Emit
+from app.config import Config, TuiOptions, load_config
 from app.engine_protocol import Engine, Model
-from app.events import ConversationRow, Event, Message, PendingReply, Status, TreeRow
+from app.errors import NoModel, NothingToDo
+from app.events import (
+    ConversationRow,
+    Message,
+    ModelReady,
+    PendingReply,
+    Status,
+    TreeRow,
+)
+from app.libraries import borrow, memory_library, own_library
+from app.moving import Moving
+from app.talking import Talking
+from app.workbench import ModelOptions
+from snapshots import Library, UnknownConversation, UnknownNode
 
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
 
-Emit = Callable[[Event], None]
+LAST_MODEL = "model"
 
 
 def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine | None = None) -> Chat:
     """Open the library and the position where it was left (or `options.at`), without importing an engine.
 
-    `engine` defaults to the local one. Raises the typed errors of `app.errors` and of the store.
+    `engine` defaults to the local one. Raises the typed errors of `app.errors` and of the store, ConfigError.
     """
-    raise NotImplementedError
+    options = options or TuiOptions()
+    config = load_config()
+    chat_options = ChatOptions(
+        models=ModelOptions(
+            threads=options.threads or config.threads,
+            context=options.context or config.context,
+            cache_type=options.cache_type or config.cache_type,
+        ),
+        sampler=config.sampler,
+        autosave=config.autosave,
+        incognito=options.no_save,
+    )
+    chat = Chat(emit, chat_options, engine=engine, model=options.model, config=config)
+    chat.start(options.at)
+    return chat
+
+
+def bundled_model() -> Path:
+    """Give the model that comes with forkpoint. Raises NoModel where it is missing."""
+    import assets
+
+    path = Path(assets.bundled_model_path())
+    if not path.is_file():
+        raise NoModel("The bundled model is missing; name a GGUF file with -m FILE.")
+    return path
 
 
 class Chat:
     """One window's conversation. Mutates the library; emits events."""
 
+    def __init__(
+        self,
+        emit: Emit,
+        options: ChatOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        model: Path | None = None,
+        config: Config | None = None,
+        library: Library | None = None,
+    ) -> None:
+        """`library` None opens the person's own. Nothing is read of it before `start`."""
+        if engine is None:
+            from app.local_engine import LocalEngine
+
+            engine = LocalEngine()
+        self._options = options or ChatOptions()
+        self._config = config or Config()
+        self._wanted_model = model
+        self._start_token: int | None = None
+        incognito = self._options.incognito
+        self._own = own_library(must_exist=incognito) if library is None else library
+        used = memory_library() if incognito or self._own is None else self._own
+        self._core = Core(used, self._own, engine, emit, self._options)
+        self._talking = Talking(self._core)
+        self._moving = Moving(self._core, self._talking.settle_pending)
+
+    def start(self, at: str | None = None) -> None:
+        """Stand where this window was left, or at a savepoint; reads text only. Raises UnknownRef, AmbiguousRef."""
+        core, own = self._core, self._own
+        if own is None or (at is None and self._options.incognito):
+            if at is not None:
+                core.library.resolve(at)
+            core.take_over()
+            return
+        if at is not None:
+            ref = own.resolve(at)
+            node_id: str | None = ref.node.id
+            conversation = own.conversation(ref.node.conversation_id)
+            self._start_token = ref.token
+            if own is not core.library:
+                conversation, copy = borrow(own, core.library, ref.node)
+                core.borrowed[copy.id], node_id = ref.node.id, copy.id
+        else:
+            position = own.start_position(window=self._options.window)
+            if position is None:
+                core.take_over()
+                return
+            try:
+                conversation, node_id = own.conversation(position.conversation_id), position.node_id
+                self._start_token = position.token
+                own.path(node_id)
+            except (UnknownConversation, UnknownNode):
+                core.take_over()
+                return
+        core.place.stand(conversation, tuple(core.library.path(node_id)))
+        core.take_over()
+        core.find_pending()
+
+    def model_path(self) -> Path:
+        """Give the model file to open: asked for, the savepoint's, the config file's, the last used, the bundled one.
+
+        Raises NoModel where there is none of them.
+        """
+        if self._wanted_model is not None:
+            return self._wanted_model
+        node = next((n for n in reversed(self._core.place.path) if n.state_key), None)
+        found: list[Path] = []
+        if self._own is not None:
+            info = self._own.model_info(node.state_key) if node is not None else None
+            found += [Path(info.path)] if info is not None else []
+        found += [self._config.model] if self._config.model else []
+        if self._own is not None:
+            last = self._own.remembered_settings().get(LAST_MODEL)
+            found += [Path(last)] if last else []
+        return next((path for path in found if path.is_file()), None) or bundled_model()
+
     # ---- reading: any thread, no engine needed ------------------------------------------------------------------
 
     def transcript(self) -> list[Message]:
         """Give the messages from the root to the live position, oldest first; system messages included."""
-        raise NotImplementedError
+        return views.messages(self._core.library, self._core.place.path, self._core.place.cut)
 
     def transcript_of(self, node_id: str) -> list[Message]:
         """Give the messages from the root to any node, for previews: nothing is restored."""
-        raise NotImplementedError
+        return views.messages(self._core.library, self._core.library.path(node_id))
 
     def tree(self) -> list[TreeRow]:
         """Give every node of this conversation, depth first."""
-        raise NotImplementedError
+        conversation = self._core.place.conversation
+        return views.tree_rows(self._core.library, conversation.id, self._core.place.path) if conversation else []
 
     def conversations(self) -> list[ConversationRow]:
         """Give every conversation of the library, the last used first."""
-        raise NotImplementedError
+        return views.conversation_rows(self._core.library, self._core.place.conversation)
 
     def labels(self) -> dict[str, str]:
         """Give every name of the library and the id of the node that it points to."""
-        raise NotImplementedError
+        return {s.name: s.node_id for s in self._core.library.savepoints()}
 
     def siblings(self, node_id: str) -> list[Message]:
         """Give the alternatives of a message, itself included, in order of creation."""
-        raise NotImplementedError
+        library = self._core.library
+        return [views.messages(library, library.path(n.id))[-1] for n in library.siblings(node_id)]
 
     def prompt_history(self) -> list[str]:
         """Give the user's messages of the whole library, oldest first, for the prompt's history."""
-        raise NotImplementedError
+        return self._core.library.prompts()[::-1]
 
     def status(self) -> Status:
         """Give the facts for the status line."""
-        raise NotImplementedError
+        core = self._core
+        node, model = core.place.saved_node, core.bench.model
+        last = core.place.node
+        tokens = core.place.cut.count + last.keep if core.place.cut and last else last.n_tokens if last else 0
+        if core.decoding and core.bench.session is not None:
+            tokens = core.bench.session.position
+        return Status(
+            model_name=model.name if model else None,
+            conversation_id=core.place.conversation.id if core.place.conversation else None,
+            node_id=last.id if last else None,
+            label=core.library.nearest_name(node.id) if node else None,
+            tokens=tokens,
+            context_length=model.context_length if model else None,
+            busy=core.busy,
+            generating=core.decoding,
+            temperature=core.settings.temperature if core.settings else None,
+            incognito=core.options.incognito,
+        )
 
     def pending_reply(self) -> PendingReply | None:
         """Give the cut-off reply behind the live position, if there is one."""
-        raise NotImplementedError
+        return self._core.pending()
 
     @property
     def settings(self) -> SamplerSettings | None:
         """Sampler settings of the next reply; None until a model is open."""
-        raise NotImplementedError
+        return self._core.settings
 
     @property
     def system(self) -> str:
         """The system message in force, "" where there is none."""
-        raise NotImplementedError
+        return self._core.place.system()
 
     # ---- the model ----------------------------------------------------------------------------------------------
 
     @property
     def model(self) -> Model | None:
         """The open model."""
-        raise NotImplementedError
+        return self._core.bench.model
 
     def load_model(self, path: Path | None = None) -> None:
         """Open a model (default: the options', the config file's, the last used, or the bundled one) and restore the
         live position with it. Emits Progress (read, compile, pack, restore), ModelReady, Restored. The old model stays
         if the new one cannot be opened. Raises the engine's typed errors.
         """
-        raise NotImplementedError
+        core = self._core
+        with core.interrupting():
+            if path is None and core.bench.model is None:
+                path = self.model_path()
+            if path is not None:
+                load_s = core.bench.open(path, core.emit)
+            model = core.bench.need_model()
+            if path is not None:
+                core.emit(ModelReady(model.name, model.context_length, load_s))
+                if not core.options.incognito and core.options.moves_head:
+                    core.library.remember_setting(LAST_MODEL, str(model.path))
+            if self._start_token is not None:
+                place = core.place
+                assert place.node is not None
+                place.stand(place.conversation, place.path, core.cut_at(place.node, self._start_token))
+                self._start_token = None
+            restored = core.climb_here()
+            if core.place.node is not None:
+                core.emit(restored)
 
     # ---- talking ------------------------------------------------------------------------------------------------
 
@@ -106,37 +257,38 @@ class Chat:
         Emits TurnCommitted, Progress(prefill), ReplyStarted, Delta..., ReplyDone, later Saved. Emits ContextFullOffer
         and commits nothing when the message does not fit.
         """
-        raise NotImplementedError
+        self._talking.send(text)
 
     def regenerate(self, node_id: str | None = None, *, runner_up: bool = False) -> None:
         """Write another reply beside the last one (or beside the reply `node_id`), with new dice.
 
         At temperature 0 emits a Notice and RunnerUpOffer instead; `runner_up=True` then starts with that token.
         """
-        raise NotImplementedError
+        self._talking.regenerate(node_id, runner_up=runner_up)
 
     def edit(self, node_id: str, text: str) -> None:
         """Commit another version of a user's message beside the old one and answer it. The old one stays.
 
         For a reply: commit the edited text as its sibling; `continue_reply` goes on from there.
         """
-        raise NotImplementedError
+        self._talking.edit(node_id, text)
 
-    def continue_reply(self) -> None:
+    def continue_reply(self, *, past_end: bool = True) -> None:
         """Go on writing the last reply; what is added becomes its child."""
-        raise NotImplementedError
+        self._talking.continue_reply(past_end=past_end)
 
     def go_on(self) -> None:
         """Finish the cut-off reply of the journal with exactly the tokens that would have come."""
-        raise NotImplementedError
+        self._talking.go_on()
 
     def discard_pending(self) -> None:
         """Commit what the journal holds of a cut-off reply as a node that ended with "crashed", and leave it there."""
-        raise NotImplementedError
+        with self._core.working():
+            self._talking.settle_pending()
 
     def stop(self) -> None:
         """Stop the running reply or prefill between two tokens or chunks; what was written is kept. Any thread."""
-        raise NotImplementedError
+        self._core.stop()
 
     # ---- savepoints ---------------------------------------------------------------------------------------------
 
@@ -145,70 +297,86 @@ class Chat:
 
         Raises NameTaken unless `force`, BadName.
         """
-        raise NotImplementedError
+        self._moving.save(name, force=force)
 
     def quicksave(self) -> None:
         """F5: move the `quick` name here, remember the last ten; also in mid-reply."""
-        raise NotImplementedError
+        self._moving.quicksave()
 
     def quickload(self) -> None:
         """F9: restore the newest quicksave; again the one before. Stops a running reply first."""
-        raise NotImplementedError
+        self._moving.quickload()
 
     def restore(self, ref: str) -> None:
         """Make a savepoint live. Transactional: on any error the live chat stays. Emits Restored, PositionChanged."""
-        raise NotImplementedError
+        self._moving.restore(ref)
 
     def fork(self, name: str, ref: str | None = None) -> None:
         """Name a new branch at the live position (or at `ref`) and go there."""
-        raise NotImplementedError
+        self._moving.fork(name, ref)
 
     def rename(self, ref: str, name: str, *, force: bool = False) -> None:
         """Give a savepoint another name."""
-        raise NotImplementedError
+        self._moving.rename(ref, name, force=force)
 
     def delete(self, ref: str) -> None:
         """Delete a message and everything behind it; `undo` brings it back."""
-        raise NotImplementedError
+        self._moving.delete(ref)
 
     def undo(self) -> None:
         """Reverse the last action: turn, restore, fork, delete, rename."""
-        raise NotImplementedError
+        self._moving.undo(redo=False)
 
     def redo(self) -> None:
         """Do what was undone last."""
-        raise NotImplementedError
+        self._moving.undo(redo=True)
 
     def back(self, turns: int = 1) -> None:
         """Step back in front of the last question (nothing is deleted)."""
-        raise NotImplementedError
+        self._moving.back(turns)
 
     # ---- settings -----------------------------------------------------------------------------------------------
 
     def set_system(self, text: str) -> None:
         """Put another system message in force from the next message on."""
-        raise NotImplementedError
+        self._talking.set_system(text)
 
     def change_settings(self, **changes: Any) -> None:
         """Change sampler settings by field name. Raises SamplerError with the field."""
-        raise NotImplementedError
+        core = self._core
+        with core.working():
+            model = core.bench.need_model()
+            values = core.settings.to_json() if core.settings else model.sampler_defaults.to_json()
+            unknown = [name for name in changes if name not in values]
+            if unknown:
+                raise NothingToDo(f"There is no setting “{unknown[0]}”.")
+            core.settings = core.bench.settings_for(values, changes)
 
     def new_conversation(self) -> None:
         """Start an empty conversation; the old one stays in the library."""
-        raise NotImplementedError
+        self._moving.new_conversation()
 
     def open_conversation(self, conversation_id: str) -> None:
         """Go to another conversation, where it was left."""
-        raise NotImplementedError
+        self._moving.open_conversation(conversation_id)
 
     def drop_oldest_turns(self, turns: int, then_send: str | None = None) -> None:
         """Make a branch whose prompt lacks the oldest `turns` turns (the original stays), and send a message there."""
-        raise NotImplementedError
+        self._talking.drop_oldest_turns(turns, then_send)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is on disk; False after the timeout."""
-        raise NotImplementedError
+        self._core.place.settle() if self._core.place.path else None
+        return self._core.states.flush(timeout_s) if self._core.states else True
 
     def close(self) -> None:
         """Stop a reply, write what is to write, give the model and the library back."""
-        raise NotImplementedError
+        core = self._core
+        with core.interrupting():
+            core.place.settle() if core.place.path else None
+            if core.states is not None:
+                core.states.close()
+            core.bench.close()
+            core.library.close()
+            if self._own is not None and self._own is not core.library:
+                self._own.close()

@@ -220,8 +220,8 @@ class Engine(Protocol):
     ) -> Any:
         """Make what `Model.restore` takes from stored parts; chunks as (start, stop, arrays)."""
 
-    def stream_decoder(self, model: Any) -> StreamDecoder:
-        """Give a fresh incremental detokenizer."""
+    def stream_decoder(self, model: Any, previous: int | None = None) -> StreamDecoder:
+        """Give a fresh incremental detokenizer; `previous` is the id in front of the first one, None: in mid-text."""
 
     def settings_from_json(self, values: Mapping[str, Any]) -> SamplerSettings:
         """Make sampler settings of a JSON object; raises SamplerError with the field."""

@@ -69,9 +69,19 @@ class Decoding:
     stops: StopStrings
 
     @classmethod
-    def begin(cls, engine: Engine, model: Model, settings: SamplerSettings, before: Sequence[int] = ()) -> Decoding:
-        """Start; `before` are ids of the same reply that were shown already (their unfinished bytes are kept)."""
-        decoding = cls(engine.stream_decoder(model), StopStrings(settings.stop))
+    def begin(
+        cls,
+        engine: Engine,
+        model: Model,
+        settings: SamplerSettings,
+        before: Sequence[int] = (),
+        previous: int | None = None,
+    ) -> Decoding:
+        """Start behind the id `previous`.
+
+        `before` are ids of the same reply that were shown already (their unfinished bytes are kept).
+        """
+        decoding = cls(engine.stream_decoder(model, previous), StopStrings(settings.stop))
         for token in before:
             decoding.stops.push(decoding.decoder.push(token))
         decoding.stops.release()

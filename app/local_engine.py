@@ -12,7 +12,6 @@ from app.engine_protocol import KVType, LoadProgress, Model, StreamDecoder
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
     from engine.sampler import SamplerSettings
 
 
@@ -50,7 +49,8 @@ class LocalEngine:
         dice_key: bytes,
     ) -> Any:
         """Make the engine's SessionState of stored parts."""
-        from engine.session import KVChunk, SessionState
+        from engine.kv import KVChunk
+        from engine.session import SessionState
 
         return SessionState(
             tokens=tuple(tokens),
@@ -60,11 +60,11 @@ class LocalEngine:
             dice_key=dice_key,
         )
 
-    def stream_decoder(self, model: Any) -> StreamDecoder:
-        """Give a fresh incremental detokenizer of the model's vocabulary."""
+    def stream_decoder(self, model: Any, previous: int | None = None) -> StreamDecoder:
+        """Give a fresh incremental detokenizer of the model's vocabulary; `previous` is the id in front."""
         from engine.detokenizer import StreamDecoder as Decoder
 
-        return cast(StreamDecoder, Decoder(model.tokenizer))
+        return cast(StreamDecoder, Decoder(model.tokenizer, previous))
 
     def settings_from_json(self, values: Mapping[str, Any]) -> SamplerSettings:
         """Make sampler settings of a JSON object; raises SamplerError with the field."""

@@ -76,7 +76,7 @@ def exit_code(error: BaseException) -> int:
     return 1
 
 
-def sentence(error: BaseException) -> str:  # noqa: C901 - one case a line is the clearest table
+def sentence(error: BaseException) -> str:
     """Give the one sentence that a person reads about an error, fit for a terminal."""
     name = type(error).__name__
     e: dict[str, object] = dict(vars(error))

@@ -230,7 +230,7 @@ class FakeEngine:
     def state_from_parts(self, tokens, chunks, logits, hidden, dice_key):
         return FakeState(tuple(tokens), tuple(FakeChunk(*c) for c in chunks), logits, hidden, dice_key)
 
-    def stream_decoder(self, model):
+    def stream_decoder(self, model, previous=None):
         return FakeDecoder()
 
     def settings_from_json(self, values):

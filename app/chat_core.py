@@ -1,0 +1,289 @@
+"""What the parts of a chat share: the library, the place in it, the open model, and who may work when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from app import views
+from app.engine_protocol import Engine
+from app.events import (
+    Event,
+    Message,
+    Notice,
+    PendingFound,
+    PendingReply,
+    PositionChanged,
+    Restored,
+    TreeChanged,
+)
+from app.place import UNSAVED, Cut, Place
+from app.replying import Requests, Voice
+from app.savepoints import Reached, StateWriter, model_info
+from app.sentences import sentence
+from app.workbench import Expectation, ModelOptions, Workbench
+from snapshots import ActionKind, DeadReply, Library, Node, StoreError
+
+if TYPE_CHECKING:
+    from engine.sampler import SamplerSettings
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How a chat behaves. `sampler` are defaults below a savepoint's settings, `forced` lie above them."""
+
+    models: ModelOptions = field(default_factory=ModelOptions)
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    forced: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    new_dice: bool = False
+    limit: int | None = None  # most tokens of a reply
+    window: str = ""
+    moves_head: bool = True
+    autosave: bool = True
+    incognito: bool = False
+    template_date: str = ""
+
+
+class Core:
+    """Shared state of one chat. `working` is the one lock around everything that changes it."""
+
+    def __init__(
+        self, library: Library, states: Library | None, engine: Engine, emit: Emit, options: ChatOptions
+    ) -> None:
+        self.library = library
+        self.options = options
+        self.engine = engine
+        self.emit = emit
+        self.place = Place(
+            library, window=options.window, moves_head=options.moves_head, template_date=options.template_date
+        )
+        self.place.on_trouble = self._trouble
+        self.bench = Workbench(engine, states, options.models)
+        self.states = StateWriter(library, emit) if options.autosave and not options.incognito else None
+        self.settings: SamplerSettings | None = None
+        self.dice = b""
+        self.borrowed: dict[str, str] = {}  # incognito: copied node -> the node of the person's library
+        self.dead: DeadReply | None = None
+        self.requests = Requests()
+        self.phase_lock = threading.Lock()
+        self.decoding = False
+        self.busy = False
+        self.moves = 0  # how often the position moved: tells a repeated F9 from a first one
+        self._mutex = threading.RLock()
+        self._depth = 0
+        self._cancel = threading.Event()
+        self._troubled = ""
+
+    # ---- who works ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Be the one that works."""
+        with self._mutex:
+            if self._depth == 0:
+                self._cancel.clear()
+            self._depth += 1
+            self.busy = True
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                self.busy = self._depth > 0
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Stop a running reply, then be the one that works."""
+        self._cancel.set()
+        with self.working():
+            yield
+
+    def stop(self) -> None:
+        """Ask whoever works to end between two tokens or chunks."""
+        self._cancel.set()
+
+    def cancelled(self) -> bool:
+        """Tell whether somebody asked."""
+        return self._cancel.is_set()
+
+    # ---- settings and dice --------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Put the sampler settings and dice of the live position in force."""
+        if self.bench.model is not None:
+            values = dict(self.place.sampler()) or dict(self.options.sampler)
+            self.settings = self.bench.settings_for(values, dict(self.options.forced))
+        if self.options.seed is not None:
+            self.dice = self.engine.dice_from_seed(self.options.seed)
+        elif self.options.new_dice:
+            self.dice = self.dice or self.engine.new_dice()
+        else:
+            self.dice = self.place.dice() or self.engine.new_dice()
+
+    def voice(self, *, dice: bytes | None = None, settings: SamplerSettings | None = None) -> Voice:
+        """Give what the next reply is made with. Raises NoModel."""
+        model = self.bench.need_model()
+        settings = settings or self.settings
+        assert settings is not None
+        return Voice(self.engine, model, settings, self.dice if dice is None else dice, self.options.limit)
+
+    # ---- moving -------------------------------------------------------------------------------------------------
+
+    def cut_at(self, node: Node, token: int | None) -> Cut | None:
+        """Make the point inside a node that REF@n names; needs the model for its text."""
+        if token is None or token >= len(node.tokens):
+            return None
+        decoder = self.engine.stream_decoder(self.bench.need_model())
+        return Cut(token, "".join(decoder.push(t) for t in node.tokens[:token]))
+
+    def go(
+        self,
+        conversation_id: str,
+        node_id: str | None,
+        *,
+        token: int | None = None,
+        action: ActionKind | None = "restore",
+        what: str = "",
+        quiet: bool = False,
+    ) -> Restored | None:
+        """Stand at a node. Builds the session first: on any error the live chat stays as it was.
+
+        `action` is what the log says (None: it was logged already); `what` names the place in the sentence. Gives and
+        emits Restored, or gives None where no model is open yet. Raises UnknownNode, DamagedNode, Cancelled.
+        """
+        conversation = self.library.conversation(conversation_id)
+        there = Place(self.library)
+        there.conversation, there.path = conversation, tuple(self.library.path(node_id))
+        if token is not None and there.node is not None:
+            there.cut = self.cut_at(there.node, token)
+        restored = self._climb(there, what) if self.bench.model is not None else None
+        if action is not None:
+            self.place.move_head(conversation_id, node_id, action)
+        self.place.stand(conversation, there.path, there.cut)
+        self.moves += 1
+        self.take_over()
+        self.find_pending()
+        if restored is not None and not quiet:
+            self.emit(restored)
+        self.emit(PositionChanged())
+        self.emit(TreeChanged())
+        if self.dead is not None:
+            self.emit(PendingFound(self._pending_of(self.dead)))
+        return restored
+
+    def climb_here(self) -> Restored:
+        """Make the session for the live position, as after a start or another model."""
+        restored = self._climb(self.place, "")
+        self.take_over()
+        return restored
+
+    def _climb(self, there: Place, what: str) -> Restored:
+        model = self.bench.need_model()
+        node = there.node
+        node_id = node.id if node is not None else ""
+        self.library_remembers()
+        if not self.bench.can_read(there):
+            self.bench.session = None
+            expected = self.bench.expectation(node, self.library)
+            fields = expected.differs or ("tokenizer",)
+            text = f"{what or 'This conversation'} was made with {expected.saved_with or 'another model'}"
+            text += f" ({', '.join(fields)}): {model.name} reads it anew with the next message."
+            return Restored(node_id, "recomputed", 0, 0, None, fields, text[:1].upper() + text[1:])
+        whole = there.cut is None
+        expected = self.bench.expectation(node, self.library) if whole and node_id else Expectation()
+        reached = self.bench.reach(
+            there.tokens(),
+            there.dice(),
+            digest=expected.digest,
+            emit=self.emit,
+            cancel=self.cancelled,
+            phase="restore",
+        )
+        self.bench.adopt(reached.session)
+        if node is not None and whole and reached.prefilled:
+            self.save_state(node)
+        text = _sentence(what, reached, expected)
+        return Restored(
+            node_id, reached.rung, reached.reused, reached.prefilled, reached.bit_exact, expected.differs, text
+        )
+
+    def library_remembers(self) -> None:
+        """Tell the library what the open model is, so that a later mismatch can be named."""
+        if self.options.incognito or self.bench.model is None:
+            return
+        try:
+            self.library.remember_model(model_info(self.bench.model))
+        except StoreError as error:
+            self._trouble(error)
+
+    # ---- saving -------------------------------------------------------------------------------------------------
+
+    def save_state(self, node: Node, name: str | None = None) -> None:
+        """Queue the live session's state behind a node that it is the state of."""
+        session = self.bench.session
+        if self.states is None or session is None or node.id.startswith(UNSAVED):
+            return
+        if session.position == node.n_tokens:
+            self.states.save(node.id, self.bench.need_model(), session, name=name)
+
+    # ---- crashed replies ----------------------------------------------------------------------------------------
+
+    def find_pending(self) -> None:
+        """Look for the journal of a reply that died behind the live position."""
+        node = self.place.node
+        self.dead = None
+        if node is None or self.options.incognito:
+            return
+        self.dead = next((d for d in self.library.dead_replies() if d.start.parent_id == node.id), None)
+
+    def pending(self) -> PendingReply | None:
+        """Give what `go_on` would finish: a journal, or a question that never got an answer."""
+        if self.dead is not None:
+            return self._pending_of(self.dead)
+        node = self.place.node
+        if node is not None and node.role in {"user", "raw"} and not self.busy and self.place.cut is None:
+            return PendingReply(node.id, "", 0)
+        return None
+
+    @staticmethod
+    def _pending_of(dead: DeadReply) -> PendingReply:
+        return PendingReply(dead.start.parent_id or "", dead.text, len(dead.tokens))
+
+    # ---- telling ------------------------------------------------------------------------------------------------
+
+    def view(self, node: Node) -> Message:
+        """Give the last node of the path as screens show it."""
+        return views.messages(self.library, self.place.path)[-1]
+
+    def notice(self, text: str, severity: str = "information") -> None:
+        """Say one sentence."""
+        self.emit(Notice(text, severity))  # type: ignore[arg-type]
+
+    def _trouble(self, error: Exception) -> None:
+        """Say once what keeps the library from taking text; the text stays in memory and is tried again."""
+        text = sentence(error)
+        if text != self._troubled:
+            self._troubled = text
+            self.notice(f"{text} What was said is kept in memory and written as soon as that works.", "error")
+
+
+def _sentence(what: str, reached: Reached, expected: Expectation) -> str:
+    total = reached.reused + reached.prefilled
+    if reached.rung == "bundle":
+        how = f"{total} tokens, nothing computed"
+    elif reached.rung == "partial":
+        how = f"{reached.reused} of {total} tokens from disk, {reached.prefilled} computed"
+    else:
+        how = f"{total} tokens recomputed"
+    if reached.bit_exact is True:
+        how += ", bit-exact"
+    elif reached.bit_exact is False:
+        how += ", by another numerics version"
+    elif expected.differs:
+        how += f", with another model ({', '.join(expected.differs)})"
+    return f"{what[:1].upper() + what[1:] if what else 'Ready'}: {how}."

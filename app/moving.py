@@ -1,0 +1,198 @@
+"""Moving about in the tree: restore, fork, names, undo. A failed move leaves the live chat untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.chat_core import Core
+from app.errors import NothingToDo
+from app.events import PositionChanged, Restored, Saved, TreeChanged
+from app.place import UNSAVED
+from snapshots import Action, Node, Ref, StoreError, UnknownName
+
+_UNDONE = {
+    "turn": "The last turn is undone",
+    "restore": "Back to where you were before the restore",
+    "fork": "Back to where you were before the fork",
+    "back": "Back to where you were",
+    "delete": "What was deleted is back",
+    "name": "The name is taken back",
+    "rename": "The old name is back",
+    "unname": "The name is back",
+    "title": "The old title is back",
+}
+
+
+class Moving:
+    """The part of a chat that saves, names and goes elsewhere."""
+
+    def __init__(self, core: Core, settle_pending: Callable[[], None]) -> None:
+        self._core = core
+        self._settle_pending = settle_pending
+        self._quick: tuple[int, int] = (-1, -1)  # (core.moves after the last quickload, its number)
+
+    # ---- saving -------------------------------------------------------------------------------------------------
+
+    def save(self, name: str, *, force: bool) -> None:
+        """Name the live position."""
+
+        def act(node: Node) -> None:
+            self._core.library.set_name(name, node.id, force=force)
+            self._told(node, name)
+
+        self._at_node(act)
+
+    def quicksave(self) -> None:
+        """Move the quick label here."""
+
+        def act(node: Node) -> None:
+            self._core.library.quicksave(node.id)
+            self._told(node, "quick")
+
+        self._at_node(act)
+
+    def _told(self, node: Node, name: str) -> None:
+        self._core.emit(Saved(node.id, 0, name))
+        self._core.emit(TreeChanged())
+
+    def _at_node(self, act: Callable[[Node], None]) -> None:
+        """Do something to the node of the live position: between two tokens of a running reply, at once otherwise."""
+        core = self._core
+        with core.phase_lock:
+            done = core.requests.ask(act) if core.decoding else None
+        if done is not None:
+            done.result()
+            return
+        node = core.place.node
+        if core.busy and node is not None and core.place.cut is None and not node.id.startswith(UNSAVED):
+            act(node)  # the prompt is being read: the question is in the tree already
+            return
+        with core.working():
+            self._settle_pending()
+            core.place.settle()
+            node = core.place.node
+            if node is None:
+                raise NothingToDo("There is nothing to save yet.")
+            if node.id.startswith(UNSAVED):
+                raise StoreError("the conversation could not be written to the library")
+            act(node)
+            core.save_state(node)
+
+    # ---- going --------------------------------------------------------------------------------------------------
+
+    def quickload(self) -> None:
+        """Restore a quicksave: the newest, and the one before with every repetition."""
+        core = self._core
+        with core.interrupting():
+            conversation = core.place.conversation
+            saves = core.library.quicksaves(conversation.id) if conversation else []
+            if conversation is None or not saves:
+                raise NothingToDo("There is no quicksave in this conversation yet; F5 makes one.")
+            self._settle_pending()
+            number = self._quick[1] + 1 if self._quick[0] == core.moves else 0
+            number %= len(saves)
+            core.go(conversation.id, saves[number], what=f"quicksave {number + 1} of {len(saves)}, /undo returns")
+            self._quick = (core.moves, number)
+
+    def restore(self, ref: str) -> Restored | None:
+        """Make a savepoint live."""
+        core = self._core
+        with core.interrupting():
+            found = self._resolve(ref)
+            self._settle_pending()
+            return core.go(found.node.conversation_id, found.node.id, token=found.token, what=f"“{ref}”")
+
+    def fork(self, name: str, ref: str | None) -> None:
+        """Name a branch here or at `ref`, and go there."""
+        core = self._core
+        with core.interrupting():
+            self._settle_pending()
+            if ref is not None:
+                found = self._resolve(ref)
+                core.go(found.node.conversation_id, found.node.id, token=found.token, action="fork", what=f"“{ref}”")
+            core.place.settle()
+            if core.place.node is None:
+                raise NothingToDo("There is nothing to fork yet.")
+            core.library.set_name(name, core.place.node.id)
+            self._told(core.place.node, name)
+
+    def rename(self, ref: str, name: str, *, force: bool) -> None:
+        """Give a savepoint another name; one without a name gets its first."""
+        core = self._core
+        with core.working():
+            try:
+                core.library.rename(ref, name, force=force)
+            except UnknownName:
+                core.library.set_name(name, self._resolve(ref).node.id, force=force)
+            core.emit(TreeChanged())
+
+    def delete(self, ref: str) -> None:
+        """Hide a node and what is behind it."""
+        core = self._core
+        with core.interrupting():
+            self._settle_pending()
+            node = self._resolve(ref).node
+            action = core.library.delete(node.id)
+            if any(n.id == node.id for n in core.place.path):
+                core.go(node.conversation_id, action.head_id, action=None, quiet=True)
+            core.emit(TreeChanged())
+            core.notice(f"Deleted {action.detail.get('nodes', 1)} messages; /undo brings them back.")
+
+    def undo(self, *, redo: bool) -> None:
+        """Reverse the last action, or do it again."""
+        core = self._core
+        with core.interrupting():
+            self._settle_pending()
+            conversation_id = core.place.conversation.id if core.place.conversation else None
+            action = core.library.redo(conversation_id) if redo else core.library.undo(conversation_id)
+            self._follow(action)
+            core.notice(
+                f"{'Done again' if redo else _UNDONE.get(action.kind, 'Undone')}; /{'undo' if redo else 'redo'} reverses that."
+            )
+
+    def back(self, turns: int) -> None:
+        """Step back in front of the last questions."""
+        core = self._core
+        with core.interrupting():
+            self._settle_pending()
+            node, conversation = core.place.node, core.place.conversation
+            if node is None or conversation is None:
+                raise NothingToDo("This is the beginning.")
+            core.go(conversation.id, core.library.turn_back(node.id, turns), action="back", what="one step back")
+
+    def new_conversation(self) -> None:
+        """Be in an empty conversation, which is written with its first message."""
+        core = self._core
+        with core.interrupting():
+            self._settle_pending()
+            core.place.stand(None, ())
+            core.moves += 1
+            core.take_over()
+            core.dead = None
+            core.emit(PositionChanged())
+            core.emit(TreeChanged())
+
+    def open_conversation(self, conversation_id: str) -> None:
+        """Go where another conversation was left."""
+        core = self._core
+        with core.interrupting():
+            self._settle_pending()
+            conversation = core.library.conversation(conversation_id)
+            core.go(conversation_id, conversation.head_id, action=None, what=f"“{conversation.title or 'empty'}”")
+
+    def _follow(self, action: Action) -> None:
+        """Stand where an undone or redone action left the conversation's head."""
+        core = self._core
+        here = core.place.node.id if core.place.node else None
+        if action.head_id == here and (
+            not core.place.conversation or core.place.conversation.id == action.conversation_id
+        ):
+            core.moves += 1
+            core.emit(PositionChanged())
+            core.emit(TreeChanged())
+            return
+        core.go(action.conversation_id, action.head_id, action=None, quiet=True)
+
+    def _resolve(self, ref: str) -> Ref:
+        conversation = self._core.place.conversation
+        return self._core.library.resolve(ref, conversation_id=conversation.id if conversation else None)

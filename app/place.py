@@ -1,0 +1,259 @@
+"""Where a chat stands: the path of nodes from the root to the live position, and how messages are added behind it.
+
+A message that the library cannot take (full disk, read-only, busy) is kept in memory and tried again before the next
+one, so that nothing that was said is lost while the program runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from snapshots import (
+    Action,
+    ActionKind,
+    Conversation,
+    Journal,
+    Library,
+    Message,
+    Node,
+    Position,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+)
+
+UNSAVED = "unsaved-"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A point inside the last node: its first `count` own tokens stand, `text` is what they say."""
+
+    count: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Past:
+    """A message of the history as the next prompt needs it."""
+
+    role: str
+    text: str
+    tokens: tuple[int, ...]
+    node_id: str
+
+
+class Place:
+    """The live position. Reading attributes is safe from any thread; the chat's working thread moves it."""
+
+    def __init__(self, library: Library, *, window: str = "", moves_head: bool = True, template_date: str = "") -> None:
+        self.library = library
+        self.window = window
+        self.moves_head = moves_head
+        self.template_date = template_date
+        self.conversation: Conversation | None = None
+        self.path: tuple[Node, ...] = ()
+        self.cut: Cut | None = None
+        self.on_trouble: Callable[[StoreError], None] = lambda error: None
+        self._unsaved: list[tuple[Node, Journal | None]] = []
+        self._count = itertools.count(1)
+
+    # ---- what is here -------------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node | None:
+        """The last node of the path."""
+        return self.path[-1] if self.path else None
+
+    @property
+    def saved_node(self) -> Node | None:
+        """The last node of the path that is in the library, whole."""
+        return next((n for n in reversed(self.path) if not n.id.startswith(UNSAVED)), None)
+
+    @property
+    def date(self) -> str:
+        """The date for templates, frozen at the conversation's start."""
+        return self.conversation.template_date if self.conversation else self.template_date
+
+    def tokens(self) -> list[int]:
+        """The whole token list at the live position."""
+        ids: list[int] = []
+        for node in self.path:
+            del ids[node.keep :]
+            ids.extend(node.tokens)
+        if self.cut is not None and self.path:
+            del ids[self.path[-1].keep + self.cut.count :]
+        return ids
+
+    def dice(self) -> bytes:
+        """The dice in force, b"" where none were used yet."""
+        return next((n.dice_key for n in reversed(self.path) if n.dice_key), b"")
+
+    def sampler(self) -> Mapping[str, Any]:
+        """The sampler settings in force, empty where none were used yet."""
+        return next((n.sampler for n in reversed(self.path) if n.sampler), {})
+
+    def system(self) -> str:
+        """The system message in force."""
+        return next((n.text for n in reversed(self.path) if n.role == "system"), "")
+
+    def prompt_keys(self) -> set[str]:
+        """The prompt keys of the nodes that hold tokens."""
+        return {n.prompt_key for n in self.path if n.tokens}
+
+    def history(self) -> list[Past]:
+        """The messages but the system's; a reply that was written in parts is one message."""
+        past: list[Past] = []
+        for at, node in enumerate(self.path):
+            if node.role == "system":
+                continue
+            text, tokens = node.text, node.tokens
+            if self.cut is not None and at == len(self.path) - 1:
+                text, tokens = self.cut.text, node.tokens[: self.cut.count]
+            if past and node.role == "assistant" == past[-1].role:
+                past[-1] = Past("assistant", past[-1].text + text, past[-1].tokens + tokens, node.id)
+            else:
+                past.append(Past(node.role, text, tokens, node.id))
+        return past
+
+    # ---- moving -------------------------------------------------------------------------------------------------
+
+    def look(self, conversation_id: str | None, node_id: str | None) -> tuple[Node, ...]:
+        """Read a path without going there. Raises UnknownNode, DamagedNode."""
+        return tuple(self.library.path(node_id)) if conversation_id is not None else ()
+
+    def stand(self, conversation: Conversation | None, path: tuple[Node, ...], cut: Cut | None = None) -> None:
+        """Be somewhere else; nothing is written but where this window stands."""
+        if cut is not None and path and cut.count >= len(path[-1].tokens):
+            cut = None
+        self.conversation, self.path, self.cut = conversation, path, cut
+        self._unsaved.clear()
+        if conversation is None:
+            return
+        token = cut.count if cut is not None else None
+        self._tolerate(
+            lambda: self.library.set_position(
+                Position(conversation.id, path[-1].id if path else None, token), window=self.window
+            )
+        )
+
+    def move_head(self, conversation_id: str, node_id: str | None, action: ActionKind) -> Action | None:
+        """Write that the conversation stands somewhere else, undoably."""
+        if not self.moves_head:
+            return None
+        moved: list[Action] = []
+        self._tolerate(
+            lambda: moved.append(self.library.move_head(conversation_id, node_id, action=action, window=self.window))
+        )
+        return moved[0] if moved else None
+
+    # ---- adding -------------------------------------------------------------------------------------------------
+
+    def commit(self, message: Message, *, state_key: str = "", journal: Journal | None = None) -> Node:
+        """Add a message behind the live position and stand there.
+
+        What the library cannot take is kept in memory (its id begins with "unsaved-") and `on_trouble` is told.
+        """
+        try:
+            self._begin_conversation()
+            self._settle()
+            node = self._add(self.node.id if self.node else None, message, state_key, journal)
+            self.path = (*self.path, node)
+        except (StoreFull, StoreReadOnly, StoreBusy) as error:
+            node = self._in_memory(message, state_key)
+            self.path = (*self.path, node)
+            self._unsaved.append((node, journal))
+            self.on_trouble(error)
+        self.cut = None
+        return node
+
+    def settle(self) -> bool:
+        """Write what was kept in memory; False where the library still cannot take it."""
+        try:
+            self._begin_conversation()
+            self._settle()
+        except (StoreFull, StoreReadOnly, StoreBusy) as error:
+            self.on_trouble(error)
+            return False
+        return True
+
+    def _begin_conversation(self) -> None:
+        if self.conversation is None:
+            self.conversation = self.library.new_conversation(template_date=self.template_date)
+
+    def _settle(self) -> None:
+        """Put the cut's sibling and the unsaved nodes into the tree, in order."""
+        if self.cut is not None and self.node is not None:
+            last = self.node
+            message = Message(
+                role=last.role,
+                text=self.cut.text,
+                tokens=last.tokens[: self.cut.count],
+                keep=last.keep,
+                stop="cut" if last.role == "assistant" else "",
+                sampler=last.sampler,
+                dice_key=last.dice_key,
+                prompt_key=last.prompt_key,
+            )
+            node = self._add(last.parent_id, message, last.state_key, None)
+            self.path, self.cut = (*self.path[:-1], node), None
+        while self._unsaved:
+            old, journal = self._unsaved[0]
+            at = self.path.index(old)
+            message = Message(
+                old.role, old.text, old.tokens, old.keep, old.stop, old.sampler, old.dice_key, old.prompt_key
+            )
+            node = self._add(self.path[at - 1].id if at else None, message, old.state_key, journal)
+            self.path = (*self.path[:at], node, *self.path[at + 1 :])
+            del self._unsaved[0]
+
+    def _add(self, parent_id: str | None, message: Message, state_key: str, journal: Journal | None) -> Node:
+        assert self.conversation is not None
+        return self.library.add_node(
+            self.conversation.id,
+            parent_id,
+            message,
+            state_key=state_key,
+            window=self.window,
+            move_head=self.moves_head or parent_id is None,
+            journal=journal,
+        )
+
+    def _in_memory(self, message: Message, state_key: str) -> Node:
+        parent = self.node
+        before = len(self.tokens())
+        keep = before if message.keep is None else message.keep
+        turn = (parent.turn if parent else 0) + (message.role in {"user", "raw"})
+        return Node(
+            id=f"{UNSAVED}{next(self._count)}",
+            conversation_id=self.conversation.id if self.conversation else "",
+            parent_id=parent.id if parent else None,
+            role=message.role,
+            text=message.text,
+            tokens=tuple(message.tokens),
+            keep=keep,
+            n_tokens=keep + len(message.tokens),
+            turn=turn,
+            stop=message.stop,
+            sampler=message.sampler,
+            dice_key=message.dice_key,
+            prompt_key=message.prompt_key,
+            state_key=state_key,
+            created=time.time(),
+        )
+
+    def _tolerate(self, change: Callable[[], None]) -> None:
+        try:
+            change()
+        except (StoreFull, StoreReadOnly, StoreBusy) as error:
+            self.on_trouble(error)
+
+    def refresh_conversation(self) -> None:
+        """Read the conversation's title and head again."""
+        if self.conversation is not None:
+            self.conversation = replace(self.library.conversation(self.conversation.id))

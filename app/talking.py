@@ -1,0 +1,374 @@
+"""Talking: messages go in, replies come out. Every user's message is committed before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from app import prompting, views
+from app.chat_core import Core
+from app.errors import Cancelled, NothingToDo
+from app.events import (
+    ContextFullOffer,
+    Notice,
+    PositionChanged,
+    ReplyDone,
+    ReplyStarted,
+    ReplyStats,
+    RunnerUpOffer,
+    TreeChanged,
+    TurnCommitted,
+)
+from app.generation import Reply
+from app.place import UNSAVED, Cut
+from app.replying import ReplyWriter, Voice
+from snapshots import DeadReply, Journal, Message, Node, StoreError
+
+
+class Talking:
+    """The part of a chat that writes messages and replies."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # ---- questions ----------------------------------------------------------------------------------------------
+
+    def send(self, text: str, *, raw: bool = False) -> None:
+        """Commit a user's message and answer it; see Chat.send."""
+        core = self._core
+        with core.working():
+            model = core.bench.need_model()
+            self.settle_pending()
+            plan = prompting.next_turn(model, core.place, text, raw=raw)
+            if plan.length >= model.context_length:
+                drop = 0 if raw else prompting.turns_to_drop(model, core.place, text)
+                core.emit(ContextFullOffer(plan.length + 1, model.context_length, drop, text))
+                return
+            if plan.dropped:
+                core.notice(f"The template drops {plan.dropped} tokens of the history; they are read anew.")
+            assert core.settings is not None
+            message = Message(
+                role="raw" if raw else "user",
+                text=text,
+                tokens=plan.tokens,
+                keep=plan.keep,
+                sampler=core.settings.to_json(),
+                dice_key=core.dice,
+                prompt_key=model.prompt_key,
+            )
+            node = core.place.commit(message, state_key=model.state_key)
+            core.moves += 1
+            self._remember(text)
+            core.emit(TurnCommitted(core.view(node)))
+            core.emit(TreeChanged())
+            self._answer(core.voice())
+
+    def _remember(self, text: str) -> None:
+        core = self._core
+        try:
+            core.library.add_prompt(text)
+            if core.place.conversation is not None and not core.place.conversation.title:
+                core.library.set_title(core.place.conversation.id, views.title_of(text), undoable=False)
+                core.place.refresh_conversation()
+        except StoreError:
+            return  # the message itself could be kept or was complained about: a title is not worth a second sentence
+
+    # ---- replies ------------------------------------------------------------------------------------------------
+
+    def regenerate(self, node_id: str | None, *, runner_up: bool) -> None:
+        """Write another reply beside one; see Chat.regenerate."""
+        core = self._core
+        with core.working():
+            model = core.bench.need_model()
+            self.settle_pending()
+            path = core.place.path if node_id is None else tuple(core.library.path(node_id))
+            if not path:
+                raise NothingToDo("There is no reply to write again yet.")
+            begin = len(path)
+            while begin and path[begin - 1].role == "assistant":
+                begin -= 1
+            if begin == 0:
+                raise NothingToDo("There is no question in front of this reply.")
+            if begin == len(path):
+                self._answer(core.voice())
+                return
+            assert core.settings is not None
+            greedy = core.settings.temperature <= 0
+            old_first = next((n.tokens[0] for n in path[begin:] if n.tokens), None)
+            with self._from_past(path[:begin]):
+                if greedy and not runner_up:
+                    reached = self._reach(core.voice().dice_key)
+                    token = _best_but(reached.session.logits, {old_first, *model.tokenizer.end_ids})
+                    core.notice("At temperature 0 new dice change nothing.")
+                    core.emit(RunnerUpOffer(model.tokenizer.decode([token])))
+                    return
+                if not runner_up:
+                    core.dice = core.engine.new_dice()
+                self._answer(core.voice(), avoid_first=old_first if runner_up else None)
+
+    def edit(self, node_id: str, text: str) -> None:
+        """Commit another version of a message beside the old one; see Chat.edit."""
+        core = self._core
+        with core.working():
+            path = tuple(core.library.path(node_id))
+            old = path[-1]
+            if old.role in {"user", "raw"}:
+                with self._from_past(path[:-1]):
+                    self.send(text, raw=old.role == "raw")
+                return
+            if old.role == "system":
+                with self._from_past(path[:-1]):
+                    self.set_system(text)
+                return
+            model = core.bench.need_model()
+            begin = len(path) - 1
+            while begin and path[begin - 1].role == "assistant":
+                begin -= 1
+            with self._from_past(path[:begin]):
+                message = Message(
+                    role="assistant",
+                    text=text,
+                    tokens=tuple(model.tokenizer.encode(text, add_bos=False, continuation=True)),
+                    stop="edited",
+                    sampler=old.sampler,
+                    dice_key=old.dice_key,
+                    prompt_key=model.prompt_key,
+                )
+                core.place.commit(message, state_key=model.state_key)
+            core.emit(PositionChanged())
+            core.emit(TreeChanged())
+
+    def continue_reply(self, *, past_end: bool) -> None:
+        """Go on behind the live position; `past_end` goes on where the model had ended its turn."""
+        core = self._core
+        with core.working():
+            self.settle_pending()
+            node = core.place.node
+            if node is None:
+                raise NothingToDo("There is nothing to continue yet.")
+            skip = past_end and node.role == "assistant" and node.stop == "stop" and core.place.cut is None
+            if skip:
+                core.notice("The reply had ended by itself; it goes on past its end.")
+            self._answer(core.voice(), skip_end=skip)
+
+    def go_on(self) -> None:
+        """Finish the reply of the journal; see Chat.go_on."""
+        core = self._core
+        with core.working():
+            model = core.bench.need_model()
+            if core.dead is None:
+                if core.pending() is None and not (core.place.node and core.place.node.role in {"user", "raw"}):
+                    raise NothingToDo("There is no cut-off reply here.")
+                self._answer(core.voice())
+                return
+            if core.dead.start.prompt_key != model.prompt_key:
+                raise NothingToDo("The cut-off reply was written by a model with another tokenizer.")
+            if core.dead.start.state_key != model.state_key:
+                core.notice("Another model goes on with this reply: its next words are not those that would have come.")
+            dead, journal = core.library.adopt_reply(core.dead.journal_id)
+            core.dead = None
+            settings = core.engine.settings_from_json(dict(dead.start.sampler))
+            limit = dead.start.extra.get("limit")
+            voice = Voice(core.engine, model, settings, dead.start.dice_key, limit if isinstance(limit, int) else None)
+            core.settings, core.dice = settings, dead.start.dice_key
+            self._answer(voice, adopted=(journal, dead))
+
+    def settle_pending(self) -> None:
+        """Commit what the journal of a cut-off reply holds, so that it is not lost when the chat goes another way."""
+        core = self._core
+        if core.dead is None:
+            return
+        dead, journal = core.library.adopt_reply(core.dead.journal_id)
+        core.dead = None
+        if not dead.tokens:
+            journal.discard()
+            return
+        start = dead.start
+        message = Message(
+            "assistant", dead.text, dead.tokens, start.keep, "crashed", start.sampler, start.dice_key, start.prompt_key
+        )
+        core.place.commit(message, state_key=start.state_key, journal=journal)
+        core.emit(PositionChanged())
+        core.emit(TreeChanged())
+
+    def set_system(self, text: str) -> None:
+        """Commit a system message; the next prompt is rendered with it."""
+        core = self._core
+        with core.working():
+            self.settle_pending()
+            if core.place.system() == text:
+                return
+            node = core.place.commit(Message(role="system", text=text))
+            core.moves += 1
+            core.emit(TurnCommitted(core.view(node)))
+            core.emit(TreeChanged())
+
+    def drop_oldest_turns(self, turns: int, then_send: str | None) -> None:
+        """Make a branch from the root without the oldest turns; see Chat.drop_oldest_turns."""
+        core = self._core
+        with core.working():
+            model = core.bench.need_model()
+            self.settle_pending()
+            history = prompting.without_turns(core.place.history(), turns)
+            system = core.place.system()
+            with self._from_past(()):
+                if system:
+                    core.place.commit(Message(role="system", text=system))
+                for past in history:
+                    tokens, keep = past.tokens, None
+                    if past.role != "assistant":
+                        plan = prompting.next_turn(model, core.place, past.text)
+                        tokens, keep = plan.tokens, plan.keep
+                    core.place.commit(
+                        Message(
+                            "assistant" if past.role == "assistant" else "user",
+                            past.text,
+                            tokens,
+                            keep,
+                            "stop" if past.role == "assistant" else "",
+                            prompt_key=model.prompt_key,
+                            dice_key=core.dice,
+                        ),
+                        state_key=model.state_key,
+                    )
+                core.moves += 1
+                core.emit(PositionChanged())
+                core.emit(TreeChanged())
+                core.notice(f"A new branch without the oldest {turns} turns; the original stays in the tree.")
+                if then_send is not None:
+                    self.send(then_send)
+
+    # ---- one reply ----------------------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        voice: Voice,
+        *,
+        avoid_first: int | None = None,
+        skip_end: bool = False,
+        adopted: tuple[Journal, DeadReply] | None = None,
+    ) -> None:
+        """Compute the reply behind the live position: journal, prompt, tokens, commit, save."""
+        core = self._core
+        writer = ReplyWriter(voice, core.library, core.place, core.states, core.emit, core.cancelled, core.requests)
+        before, node = _said_before(core.place.path, core.place.cut), core.place.node
+        reply: Reply | None = None
+        if adopted is not None:
+            reply = writer.adopt(*adopted)
+        else:
+            if core.place.cut is not None:
+                core.place.settle()
+                node = core.place.node
+            if not core.options.incognito:
+                writer.begin_journal()
+        try:
+            reached = self._reach(voice.dice_key, reply.tokens if reply else (), writer.keep)
+        except Cancelled:
+            self._stopped_early(writer, adopted)
+            return
+        except BaseException:
+            self._stopped_early(writer, adopted, quiet=True)
+            raise
+        session = reached.session
+        if node is not None and reached.prefilled and reply is None:
+            core.save_state(node)
+        first_token = None
+        ban = {avoid_first} if avoid_first is not None else set(voice.model.tokenizer.end_ids) if skip_end else set()
+        if avoid_first is not None:
+            first_token = _best_but(session.logits, {*ban, *voice.model.tokenizer.end_ids})
+        elif skip_end and session.logits is not None:
+            logits = session.logits.copy()
+            logits[sorted(ban)] = -float("inf")
+            first_token = core.engine.sample(logits, session.tokens, voice.settings, voice.dice_key, session.position)
+        core.emit(ReplyStarted(node.id if node else "", reached.reused, reached.prefilled))
+        last, reply = self._write(writer, session, reply, before, first_token)
+        core.moves += 1
+        stats = ReplyStats(
+            reached.reused, reached.prefilled, writer.generated, reached.prefill_s + reached.restore_s, reply.decode_s
+        )
+        if reply.stop == "length" and session.position >= voice.model.context_length:
+            core.notice("The context is full: the reply ends here.", "warning")
+        shown = last or core.place.node
+        if shown is not None:
+            core.emit(ReplyDone(core.view(shown), reply.stop, stats))
+        core.emit(TreeChanged())
+
+    def _write(
+        self, writer: ReplyWriter, session: Any, reply: Reply | None, before: Sequence[int], first_token: int | None
+    ) -> tuple[Node | None, Reply]:
+        core = self._core
+        with core.phase_lock:
+            core.decoding = True
+        try:
+            return writer.write(session, reply=reply, before=before, first_token=first_token)
+        except BaseException:
+            core.bench.session = None  # a step that failed half-way may have left it between two tokens
+            core.emit(PositionChanged())
+            raise
+        finally:
+            with core.phase_lock:
+                core.decoding = False
+                if core.requests and core.place.node is not None:
+                    core.requests.serve(core.place.node)
+
+    def _reach(self, dice_key: bytes, more: Sequence[int] = (), keep: int | None = None) -> Any:
+        core = self._core
+        tokens = core.place.tokens()
+        tokens = [*(tokens if keep is None else tokens[:keep]), *more]
+        node = core.place.node
+        digest = ""
+        if node is not None and not more and core.place.cut is None and not node.id.startswith(UNSAVED):
+            digest = core.bench.expectation(node, core.library).digest
+        reached = core.bench.reach(
+            tokens, dice_key, digest=digest, emit=core.emit, cancel=core.cancelled, phase="prefill"
+        )
+        core.bench.adopt(reached.session)
+        return reached
+
+    def _stopped_early(
+        self, writer: ReplyWriter, adopted: tuple[Journal, DeadReply] | None, quiet: bool = False
+    ) -> None:
+        core = self._core
+        if adopted is not None:
+            adopted[0].close()
+            core.find_pending()
+        else:
+            writer.drop_journal()
+        if not quiet:
+            core.emit(Notice("Stopped before the reply began; the question is kept."))
+
+    @contextmanager
+    def _from_past(self, path: tuple[Node, ...]) -> Iterator[None]:
+        """Stand at an earlier place; go back where nothing was added there."""
+        place = self._core.place
+        old = (place.conversation, place.path, place.cut)
+        if path and (place.conversation is None or path[0].conversation_id != place.conversation.id):
+            place.stand(self._core.library.conversation(path[0].conversation_id), path)
+        else:
+            place.stand(place.conversation, path)
+        try:
+            yield
+        finally:
+            if place.path == path:
+                place.stand(*old)
+                self._core.emit(PositionChanged())
+
+
+def _said_before(path: Sequence[Node], cut: Cut | None) -> list[int]:
+    """Ids of the reply that the live position is in the middle of."""
+    ids: list[int] = []
+    for at in range(len(path) - 1, -1, -1):
+        if path[at].role != "assistant":
+            break
+        own = path[at].tokens
+        if cut is not None and at == len(path) - 1:
+            own = own[: cut.count]
+        ids = [*own, *ids]
+    return ids
+
+
+def _best_but(logits: Any, but: set[int | None]) -> int:
+    """The likeliest token that is none of `but`; the lower id wins a tie."""
+    order = sorted(range(len(logits)), key=lambda token: (-float(logits[token]), token))
+    return next(token for token in order if token not in but)

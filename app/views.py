@@ -1,0 +1,103 @@
+"""What screens and the command line show of the tree, as plain records made from the store's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from app.events import ConversationRow, Message, TreeRow
+from app.place import Cut
+from app.sentences import one_line
+from snapshots import Conversation, Library, Node, Twig
+
+PREVIEW_CHARACTERS = 60
+_SHOWN_ROLE = {"raw": "user"}
+
+
+def messages(library: Library, path: Sequence[Node], cut: Cut | None = None) -> list[Message]:
+    """Give the nodes of a path as messages, with their siblings and names."""
+    if not path:
+        return []
+    twigs = library.tree(path[0].conversation_id) if path[0].conversation_id else []
+    families = _families(twigs)
+    names = {twig.id: _labels(twig) for twig in twigs}
+    shown = []
+    for at, node in enumerate(path):
+        family = families.get((node.parent_id, node.role), ())
+        if node.id not in family:
+            family = (*family, node.id)
+        last = at == len(path) - 1
+        text, count = node.text, len(node.tokens)
+        if last and cut is not None:
+            text, count = cut.text, cut.count
+        shown.append(
+            Message(
+                node_id=node.id,
+                parent_id=node.parent_id,
+                role=_SHOWN_ROLE.get(node.role, node.role),  # type: ignore[arg-type]
+                text=text,
+                turn=node.turn,
+                own_tokens=count,
+                total_tokens=node.keep + count,
+                stop=node.stop or None,
+                sibling_index=family.index(node.id),
+                sibling_ids=family,
+                labels=names.get(node.id, ()),
+                continues=at > 0 and node.role == "assistant" == path[at - 1].role,
+            )
+        )
+    return shown
+
+
+def tree_rows(library: Library, conversation_id: str, here: Sequence[Node]) -> list[TreeRow]:
+    """Give a conversation's tree; `here` is the path of the live position."""
+    path = {node.id for node in here}
+    here_id = here[-1].id if here else None
+    return [
+        TreeRow(
+            node_id=twig.id,
+            parent_id=twig.parent_id,
+            depth=twig.depth,
+            role=_SHOWN_ROLE.get(twig.role, twig.role),  # type: ignore[arg-type]
+            preview=one_line(twig.preview)[:PREVIEW_CHARACTERS],
+            turn=twig.turn,
+            total_tokens=twig.n_tokens,
+            labels=_labels(twig),
+            is_here=twig.id == here_id,
+            on_path=twig.id in path,
+            has_bundle=None,
+        )
+        for twig in library.tree(conversation_id)
+    ]
+
+
+def conversation_rows(library: Library, here: Conversation | None) -> list[ConversationRow]:
+    """Give every conversation, the last used first."""
+    return [
+        ConversationRow(
+            conversation_id=c.id,
+            title=c.title or "empty",
+            head_id=c.head_id,
+            turns=library.node(c.head_id).turn if c.head_id else 0,
+            used_at=c.last_used,
+            is_here=here is not None and c.id == here.id,
+        )
+        for c in library.conversations()
+    ]
+
+
+def title_of(text: str) -> str:
+    """Make a title of a conversation's first question: its first words, one line."""
+    words = one_line(text).split()
+    title = " ".join(words)
+    return title if len(title) <= PREVIEW_CHARACTERS else title[: PREVIEW_CHARACTERS - 1].rstrip() + "…"
+
+
+def _labels(twig: Twig) -> tuple[str, ...]:
+    return (*twig.names, "quick") if twig.is_quick else twig.names
+
+
+def _families(twigs: Iterable[Twig]) -> dict[tuple[str | None, str], tuple[str, ...]]:
+    families: dict[tuple[str | None, str], tuple[str, ...]] = {}
+    for twig in sorted(twigs, key=lambda t: t.created):
+        families[twig.parent_id, twig.role] = (*families.get((twig.parent_id, twig.role), ()), twig.id)
+    return families

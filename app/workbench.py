@@ -1,0 +1,144 @@
+"""An open model and the session that is live on it: how a chat gets from a place in the tree to logits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.engine_protocol import Engine, KVType, Model, Session
+from app.errors import NoModel
+from app.events import Event, Progress
+from app.place import Place
+from app.savepoints import Reached, Reacher, model_info
+from snapshots import Library, Node, NodeState
+
+if TYPE_CHECKING:
+    from engine.sampler import SamplerSettings
+
+NUMERICS_FIELDS = ("numerics", "numerics_version")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How models are opened. `threads` None: all cores; `context` None: the file's own; batch in tokens a step."""
+
+    threads: int | None = None
+    context: int | None = None
+    cache_type: KVType = "f16"
+    batch_size: int = 512
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the library remembers of a node's state, seen from the open model."""
+
+    digest: str = ""
+    differs: tuple[str, ...] = ()  # model fields that are not those of the saved state; empty: the same model
+    saved_with: str = ""  # the other model's name
+
+
+class Workbench:
+    """Owns the model and the live session. Used from the chat's working thread only, but for reading `model`."""
+
+    def __init__(self, engine: Engine, states: Library | None, options: ModelOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.model: Model | None = None
+        self.session: Session | None = None
+        self._states = states
+        self._reacher: Reacher | None = None
+
+    def open(self, path: Path, emit: Callable[[Event], None]) -> float:
+        """Open a model; the old one is closed once the new one answers. Gives the seconds it took."""
+        begin = time.perf_counter()
+
+        def progress(phase: str, done: int, total: int) -> None:
+            emit(Progress(phase, done, total, None))
+
+        o = self.options
+        model = self.engine.open_model(
+            path, context=o.context, kv_type=o.cache_type, threads=o.threads, progress=progress
+        )
+        old, self.model, self.session = self.model, model, None
+        self._reacher = Reacher(self.engine, model, self._states, batch_size=o.batch_size)
+        if old is not None:
+            old.close()
+        return time.perf_counter() - begin
+
+    def need_model(self) -> Model:
+        """Give the open model. Raises NoModel."""
+        if self.model is None:
+            raise NoModel("No model is open yet.")
+        return self.model
+
+    def can_read(self, place: Place) -> bool:
+        """Tell whether the ids of a place mean the same to the open model."""
+        return place.prompt_keys() <= {self.need_model().prompt_key}
+
+    def expectation(self, node: Node | None, library: Library) -> Expectation:
+        """Find the stored digest to compare a node's logits with, and how its model differs from the open one."""
+        model = self.need_model()
+        if node is None:
+            return Expectation()
+        rows: dict[str, NodeState] = {row.state_key: row for row in library.node_states(node.id)}
+        if model.state_key in rows:
+            return Expectation(rows[model.state_key].logits_digest)
+        for state_key in [node.state_key, *rows]:
+            if not state_key or state_key == model.state_key:
+                continue
+            info = library.model_info(state_key)
+            differs = info.differing_fields(model_info(model)) if info else ("model",)
+            # The same model computed by another version of the arithmetic is worth a comparison: it may still agree.
+            numerics_only = all(field in NUMERICS_FIELDS for field in differs)
+            digest = rows[state_key].logits_digest if numerics_only and state_key in rows else ""
+            return Expectation(digest, differs, info.name if info else "")
+        return Expectation()
+
+    def reach(
+        self,
+        tokens: Sequence[int],
+        dice_key: bytes,
+        *,
+        digest: str = "",
+        emit: Callable[[Event], None],
+        cancel: Callable[[], bool],
+        phase: str,
+    ) -> Reached:
+        """Make a session that holds `tokens`; what is live stays as it is until `adopt`. Raises Cancelled, ContextFull."""
+        if self._reacher is None:
+            raise NoModel("No model is open yet.")
+        return self._reacher.reach(
+            tokens,
+            self.session,
+            dice_key,
+            expected_digest=digest,
+            emit=emit,
+            cancel=cancel,
+            phase=phase,
+            keep_partial=self._keep,
+        )
+
+    def adopt(self, session: Session) -> None:
+        """Make a session the live one."""
+        self.session = session
+
+    def _keep(self, session: Session) -> None:
+        """Keep what a cancelled prefill computed, where it is more than what is live."""
+        if self.session is None or session.position > self.session.position:
+            self.session = session
+
+    def settings_for(self, values: dict[str, Any], overrides: dict[str, Any]) -> SamplerSettings:
+        """Make sampler settings: the model's own, then the savepoint's, then what was asked for."""
+        defaults = self.need_model().sampler_defaults.to_json()
+        settings = self.engine.settings_from_json({**defaults, **values, **overrides})
+        settings.validate()
+        return settings
+
+    def close(self) -> None:
+        """Give the model back."""
+        if self.model is not None:
+            self.model.close()
+        self.model = self.session = self._reacher = None
