@@ -1,0 +1,113 @@
+"""The Textual application: themes, Ctrl+C, and the one screen. `run_tui` is the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from time import monotonic
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import Provider
+from textual.screen import ModalScreen
+from textual.widgets import Input, TextArea
+
+from app.chat import Chat, open_chat
+from app.config import TuiOptions, load_config
+from app.engine_protocol import Engine
+from app.sentences import sentence
+from app.tui.bridge import Bridge
+from app.tui.chat_screen import TWICE_S, ChatScreen
+from app.tui.palette import Commands
+from app.tui.themes import DEFAULT_THEME, OWN_THEMES
+
+STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
+
+
+class ForkpointApp(App[None]):
+    """Holds what is above the screen."""
+
+    TITLE = "forkpoint"
+    CSS_PATH = STYLES
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "interrupt", "Stop, copy, clear or quit", show=False, priority=True, system=True)
+    ]
+
+    def __init__(self, chat: Chat, bridge: Bridge, options: TuiOptions, theme: str | None = None) -> None:
+        super().__init__()
+        self.chat = chat
+        self._bridge = bridge
+        self._options = options
+        self._wanted_theme = theme
+        self._interrupted_at = 0.0
+        for own in OWN_THEMES:
+            self.register_theme(own)
+
+    def get_default_screen(self) -> ChatScreen:
+        """The chat is the only screen that is always there."""
+        return ChatScreen(self.chat, self._bridge, self._options)
+
+    def on_mount(self) -> None:
+        """Put the colours on; an unknown theme in the config is no reason to stop."""
+        wanted = self._wanted_theme or DEFAULT_THEME
+        self.theme = wanted if wanted in self.available_themes else DEFAULT_THEME
+
+    @property
+    def chat_screen(self) -> ChatScreen:
+        """The chat, also while a modal lies over it."""
+        return next(screen for screen in self.screen_stack if isinstance(screen, ChatScreen))
+
+    def action_interrupt(self) -> None:
+        """Ctrl+C: stop a reply; else copy what is selected; else clear the draft; else quit, at the second time."""
+        chat_screen = self.chat_screen
+        now, before = monotonic(), self._interrupted_at
+        self._interrupted_at = 0.0
+        if chat_screen.stoppable:
+            chat_screen.stop()
+        elif selected := self._selected_text():
+            self.copy_to_clipboard(selected)
+            chat_screen.toast("Copied.")
+        elif isinstance(self.screen, ModalScreen):
+            self.screen.dismiss(None)
+        elif chat_screen.prompt.text:
+            chat_screen.editing = None
+            chat_screen.prompt.put("")
+            chat_screen.paint_prompt()
+        elif now - before < TWICE_S * 2:
+            self.exit()
+        else:
+            self._interrupted_at = now
+            chat_screen.toast("Ctrl+C again quits; everything is saved.")
+
+    def _selected_text(self) -> str:
+        focused = self.focused
+        if isinstance(focused, (TextArea, Input)) and focused.selected_text:
+            return focused.selected_text
+        return self.screen.get_selected_text() or ""
+
+    def _fatal_error(self) -> None:
+        """A mistake of ours ends the app with a sentence; what was said is in the library."""
+        error = self._exception
+        words = sentence(error) if error is not None else "Something went wrong."
+        self._exit_renderables.append(Text(f"forkpoint had to stop: {words} The conversation is saved."))
+        self._close_messages_no_wait()
+
+
+def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
+    """Open the library where it was left, show the chat, and give the exit code when the person leaves.
+
+    Raises the typed errors of the config file and of the library, before anything is painted.
+    """
+    config = load_config()
+    bridge = Bridge()
+    chat = open_chat(bridge.emit, options, engine=engine)
+    try:
+        app = ForkpointApp(chat, bridge, options, config.theme)
+        app.run()
+        return app.return_code or 0
+    finally:
+        chat.close()

@@ -1,0 +1,421 @@
+"""The one screen: header, tree, transcript, prompt, status line, and how they talk to the chat.
+
+Down go calls of `Chat` in threads of their own (`job`), up come its events (`Reactions`). What commands do is in the
+do_*.py modules; this file only wires.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import ClassVar, TypeVar
+
+from textual import getters, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Static, TextArea
+
+from app.chat import Chat
+from app.commands import COMMANDS, Completes, parse
+from app.config import TuiOptions
+from app.events import ReplyStats
+from app.sentences import sentence
+from app.tui import do_model, do_savepoints, do_talk  # noqa: F401 - they register what commands do
+from app.tui.bridge import Bridge, ChatEvent, TextReady
+from app.tui.completion import Completion
+from app.tui.deeds import DEEDS
+from app.tui.header import Header
+from app.tui.message_view import MessageView
+from app.tui.offer import OfferView
+from app.tui.plain import one_line, plain
+from app.tui.prompt import Prompt
+from app.tui.reactions import Reactions
+from app.tui.shown import Shown, shown
+from app.tui.status_line import StatusLine
+from app.tui.transcript import Transcript
+from app.tui.tree_panel import TreePanel
+
+Answer = TypeVar("Answer")
+TWICE_S = 1.2  # two keys within this time are one gesture
+PRIORITY = {"f5", "f9", "f1", "escape", "ctrl+s", "ctrl+t", "ctrl+o", "ctrl+r", "ctrl+q"}
+
+
+@dataclass
+class JobDone(Message):
+    """A call of the chat ended; `failure` is the sentence of its error, "" where there was none."""
+
+    failure: str
+    talk: bool
+    done: str
+
+
+class ChatScreen(Screen[None]):
+    """Wires the widgets to one `Chat`."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - declared by Screen
+    AUTO_FOCUS = "#prompt"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key, f"deed('{command.name}')", command.help, show=False, priority=key in PRIORITY)
+        for command in COMMANDS
+        for key in command.keys
+    ]
+
+    header = getters.query_one(Header)
+    tree_panel = getters.query_one(TreePanel)
+    transcript = getters.query_one(Transcript)
+    prompt = getters.query_one(Prompt)
+    completion = getters.query_one(Completion)
+    status_line = getters.query_one(StatusLine)
+
+    def __init__(self, chat: Chat, bridge: Bridge, options: TuiOptions) -> None:
+        super().__init__()
+        self.chat = chat
+        self.bridge = bridge
+        self.options = options
+        self.reactions = Reactions(self)
+        self.working = 0  # jobs, running or waiting
+        self.talking = 0  # those of them that write a reply or open a model
+        self.queue: list[str] = []
+        self.editing: Shown | None = None
+        self.last_stats: ReplyStats | None = None
+        self.saved_bytes = 0
+        self._escaped_at = 0.0
+
+    def compose(self) -> ComposeResult:
+        """Top to bottom."""
+        yield Header()
+        with Horizontal(id="middle"):
+            yield TreePanel()
+            yield Transcript()
+        yield Completion()
+        with Vertical(id="prompt-box") as box:
+            box.border_subtitle = Content("/ commands · F5 save · F9 load")
+            with Horizontal():
+                yield Static("❯", classes="mark")
+                yield Prompt()
+        yield StatusLine()
+
+    async def on_mount(self) -> None:
+        """Paint what was left, then open the model."""
+        self.header.incognito = self.options.no_save
+        self.prompt.remember(self.chat.prompt_history())
+        await self.reactions.refresh()
+        self.bridge.connect(self.post_message)
+        if self.options.resume:
+            self.run_deed("open")
+        self.call_after_refresh(self.open_model, self.options.model)
+
+    # ---- jobs: calls of the chat in threads -----------------------------------------------------------------------
+
+    def job(self, work: Callable[[], None], *, talk: bool = False, done: str = "") -> None:
+        """Call the chat in a thread; an error becomes one sentence, `done` is said when there was none.
+
+        Daemon threads: leaving must not wait for a compiler or a long prompt.
+        """
+        self.working += 1
+        self.talking += talk
+
+        def run() -> None:
+            failure = ""
+            try:
+                work()
+            except Exception as error:
+                failure = sentence(error)
+            self.post_message(JobDone(failure, talk, done))
+
+        Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+
+    @on(JobDone)
+    async def _job_done(self, event: JobDone) -> None:
+        self.working -= 1
+        self.talking -= event.talk
+        await self.reactions.job_done(event.failure, event.talk)
+        if event.failure:
+            self.toast(event.failure, "error")
+        elif event.done:
+            self.toast(event.done)
+
+    def open_model(self, path: Path | None) -> None:
+        """Open a model; messages typed meanwhile wait for it."""
+        self.job(partial(self.chat.load_model, path), talk=True)
+
+    @on(ChatEvent)
+    async def _chat_event(self, message: ChatEvent) -> None:
+        await self.reactions.grow(message.text)
+        await self.reactions.hear(message.event)
+
+    @on(TextReady)
+    def _text_ready(self) -> None:
+        self.reactions.text_ready()
+
+    # ---- commands -------------------------------------------------------------------------------------------------
+
+    async def action_deed(self, name: str) -> None:
+        """Carry out a command by its name (keys, palette, clicks)."""
+        self.run_deed(name)
+
+    def run_deed(self, name: str, argument: str = "") -> None:
+        """Carry out a command; its errors become sentences."""
+
+        async def carry_out() -> None:
+            try:
+                await DEEDS[name](self, argument)
+            except Exception as error:
+                self.toast(sentence(error), "error")
+
+        self.run_worker(carry_out(), group="deed", exit_on_error=False)
+
+    async def ask(self, screen: ModalScreen[Answer | None]) -> Answer | None:
+        """Show a modal and wait for its answer."""
+        return await self.app.push_screen_wait(screen)
+
+    def toast(self, words: str, severity: str = "information") -> None:
+        """Say one sentence in the corner."""
+        level = severity if severity in {"warning", "error"} else "information"
+        timeout = 4 if level == "information" else 9
+        self.app.notify(plain(words), severity=level, timeout=timeout, markup=False)  # type: ignore[arg-type]
+
+    def themes(self) -> list[str]:
+        """Names of all themes, our own first."""
+        return sorted(self.app.available_themes, key=lambda name: (not name.startswith("forkpoint"), name))
+
+    # ---- what is where --------------------------------------------------------------------------------------------
+
+    def messages(self) -> list[Shown]:
+        """The messages from the beginning to where we are."""
+        return shown(self.chat.transcript())
+
+    def target(self) -> Shown | None:
+        """The message that has the focus."""
+        return self.focused.shown if isinstance(self.focused, MessageView) else None
+
+    def target_id(self) -> str | None:
+        """The node of the message that has the focus."""
+        target = self.target()
+        return target.last_id if target else None
+
+    def names_elsewhere(self) -> set[str]:
+        """Names that do not point to where we are."""
+        here = None if self.talking else self.chat.status().node_id
+        return {name for name, node_id in self.chat.labels().items() if node_id != here}
+
+    def tip_below(self, node_id: str) -> str:
+        """The end of the newest branch below a node."""
+        rows = self.chat.tree()
+        tip = node_id
+        for row in rows:  # a parent is in front of its children, the newest child last
+            if row.parent_id == tip:
+                tip = row.node_id
+        last_child = {row.parent_id: row.node_id for row in rows}
+        tip = node_id
+        while tip in last_child:
+            tip = last_child[tip]
+        return tip
+
+    def ready_to_talk(self) -> bool:
+        """Whether a reply could be written now; says why not."""
+        if self.chat.model is None:
+            self.toast(
+                "The model is still being opened." if self.talking else "No model is open: /model FILE opens one."
+            )
+            return False
+        if self.talking:
+            self.toast("A reply is being written; Esc stops it.")
+            return False
+        return True
+
+    # ---- the prompt -----------------------------------------------------------------------------------------------
+
+    def focus_prompt(self) -> None:
+        """Go where people write."""
+        self.prompt.focus()
+
+    def draft(self, text: str) -> None:
+        """Put a text into the prompt."""
+        self.prompt.put(text)
+        self.focus_prompt()
+
+    def begin_edit(self, message: Shown) -> None:
+        """Take a message into the prompt to be sent again as a branch."""
+        self.editing = message
+        self.draft(message.text)
+        self.paint_prompt()
+
+    def paint_prompt(self) -> None:
+        """Show what Enter would do."""
+        box = self.query_one("#prompt-box")
+        title = ""
+        if self.editing is not None:
+            what = "the reply; Enter keeps it as another version" if self.editing.role == "assistant" else "a message"
+            title = f"editing {what} · Esc leaves it"
+        elif self.queue:
+            title = f"next: {one_line(self.queue[0], 40)}" + (f" (+{len(self.queue) - 1})" if self.queue[1:] else "")
+        box.border_title = Content(title) if title else None
+        box.set_class(self.editing is not None, "-editing")
+
+    @on(TextArea.Changed, "#prompt")
+    def _draft_changed(self, event: TextArea.Changed) -> None:
+        self.completion.follow(event.text_area.text, self._choices)
+        self.prompt.completing = self.completion.display
+
+    def _choices(self, what: Completes) -> list[str]:
+        if what == "savepoint":
+            return sorted(self.chat.labels())
+        if what == "theme":
+            return self.themes()
+        if what == "setting" and (settings := self.chat.settings) is not None:
+            return sorted(settings.to_json())
+        return []
+
+    @on(Prompt.Edge)
+    def _edge(self, event: Prompt.Edge) -> None:
+        if event.key == "tab":
+            self.prompt.put(self.completion.line)
+        elif event.key == "down":
+            self.completion.action_cursor_down()
+        else:
+            self.completion.action_cursor_up()
+
+    @on(Completion.Picked)
+    async def _picked(self, event: Completion.Picked) -> None:
+        self.prompt.put(event.line)
+        self.focus_prompt()
+        if not event.line.endswith(" "):
+            await self.submit(event.line)
+
+    @on(Prompt.Sent)
+    async def _sent(self, event: Prompt.Sent) -> None:
+        line = self.completion.line
+        typed = parse(event.text)
+        if line and not (typed and typed.command and not typed.command.completes):
+            known = typed is not None and typed.command is not None and not typed.argument
+            if not known and line.rstrip() != event.text.rstrip() and line.endswith(" "):
+                self.prompt.put(line)
+                return
+            if not known:
+                await self.submit(line)
+                return
+        await self.submit(event.text)
+
+    async def submit(self, text: str) -> None:
+        """Do what the text asks: a command, an edit, an offer, or a message."""
+        self.completion.close()
+        parsed = parse(text)
+        if not text.strip():
+            if (offer := self.transcript.offer) is not None:
+                self.post_message(OfferView.Taken(offer))
+        elif parsed is not None and self.editing is None:
+            self.prompt.take()
+            if parsed.command is not None:
+                self.run_deed(parsed.name, parsed.argument)
+            else:
+                near = f"; did you mean /{parsed.nearest}?" if parsed.nearest else "; /help shows them all."
+                self.toast(f"There is no /{plain(parsed.name)[:40]}{near}", "warning")
+                self.prompt.put(text)
+        elif self.editing is not None:
+            if self.ready_to_talk():
+                edited, self.editing = self.editing, None
+                node_id = edited.first_id if edited.role == "user" else edited.last_id
+                self.reactions.send(partial(self.chat.edit, node_id, self.prompt.take().strip()), text)
+        else:
+            text = self.prompt.take().strip()
+            if self.talking:
+                self.queue.append(text)
+            elif self.chat.model is None:
+                self.prompt.put(text)
+                self.toast("No model is open: /model FILE opens one.", "warning")
+            else:
+                self.reactions.send(partial(self.chat.send, text), text)
+        self.paint_prompt()
+
+    @on(OfferView.Taken)
+    async def _offer_taken(self, event: OfferView.Taken) -> None:
+        if not self.ready_to_talk():
+            return
+        await self.transcript.make_offer(None)
+        self.focus_prompt()
+        event.offer.accept()
+
+    # ---- the tree -------------------------------------------------------------------------------------------------
+
+    def toggle_tree(self) -> None:
+        """Hidden: show it and go there. Shown: go there. There: hide it."""
+        if self.tree_panel.has_focus:
+            self.set_class(True, "-no-tree")
+            self.set_class(False, "-tree")
+            self.focus_prompt()
+        else:
+            self.set_class(False, "-no-tree")
+            self.set_class(True, "-tree")
+            self.tree_panel.focus()
+
+    def close_overlay(self) -> bool:
+        """On a narrow screen, choosing closes the tree; gives whether it was open."""
+        was_open = self.has_class("-narrow") and self.has_class("-tree")
+        if was_open:
+            self.set_class(False, "-tree")
+        return was_open
+
+    @on(TreePanel.Looked)
+    def _looked(self, event: TreePanel.Looked) -> None:
+        self.reactions.look(event.node_id)
+
+    @on(TreePanel.Chosen)
+    def _chosen(self, event: TreePanel.Chosen) -> None:
+        self.close_overlay()
+        self.focus_prompt()
+        self.job(partial(self.chat.restore, event.node_id))
+
+    @on(TreePanel.ConversationChosen)
+    def _conversation_chosen(self, event: TreePanel.ConversationChosen) -> None:
+        self.close_overlay()
+        self.focus_prompt()
+        self.job(partial(self.chat.open_conversation, event.conversation_id))
+
+    # ---- Esc and Ctrl+C -------------------------------------------------------------------------------------------
+
+    async def escape(self) -> None:
+        """Stop or close, innermost first; twice on an empty idle prompt opens the rewind picker."""
+        now, before = monotonic(), self._escaped_at
+        self._escaped_at = 0.0
+        if self.completion.display:
+            self.completion.close()
+            self.prompt.completing = False
+        elif self.editing is not None:
+            self.editing = None
+            self.prompt.put("")
+            self.paint_prompt()
+        elif self.close_overlay() or self.focused is not self.prompt:
+            self.focus_prompt()
+        elif self.stoppable or self.queue:
+            self.stop()
+        elif not self.prompt.text and (offer := self.transcript.offer) is not None:
+            await self.transcript.make_offer(None)
+            if offer.decline is not None:
+                offer.decline()
+        elif not self.prompt.text and now - before < TWICE_S:
+            self.run_deed("rewind")
+        else:
+            self._escaped_at = now
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether something runs that Esc or Ctrl+C would end: a reply, reading a prompt, a restore."""
+        return self.working > 0 and self.chat.model is not None
+
+    def stop(self) -> None:
+        """Stop the reply; messages that wait go back into the prompt."""
+        if self.queue:
+            waiting, self.queue = self.queue, []
+            self.draft("\n\n".join(filter(None, [*waiting, self.prompt.text])))
+            self.paint_prompt()
+        self.chat.stop()

@@ -1,0 +1,164 @@
+"""Commands that save, name, fork and restore."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from app.tui.ask_name import AskName
+from app.tui.deeds import deed
+from app.tui.picker import Pick, Picker
+from app.tui.plain import one_line
+
+if TYPE_CHECKING:
+    from app.tui.chat_screen import ChatScreen
+
+
+@deed("save")
+async def save(screen: ChatScreen, argument: str) -> None:
+    """Quicksave, or save under a name; a name that is taken is asked about."""
+    if not argument:
+        screen.job(screen.chat.quicksave)
+    elif argument in screen.names_elsewhere():
+        await _ask_and_save(screen, argument)
+    else:
+        screen.job(partial(screen.chat.save, argument, force=argument in screen.chat.labels()))
+
+
+@deed("save-as")
+async def save_as(screen: ChatScreen, _argument: str) -> None:
+    """Ask for a name and save here."""
+    await _ask_and_save(screen, "")
+
+
+async def _ask_and_save(screen: ChatScreen, suggested: str) -> None:
+    what = "This point of the conversation, with everything the model has in mind."
+    asked = AskName("Save as", what, suggested=suggested, taken=screen.names_elsewhere())
+    if name := await screen.ask(asked):
+        screen.job(partial(screen.chat.save, name, force=name in screen.chat.labels()))
+
+
+@deed("load")
+async def load(screen: ChatScreen, argument: str) -> None:
+    """Quickload, or go to a savepoint."""
+    screen.job(partial(screen.chat.restore, argument) if argument else screen.chat.quickload)
+
+
+@deed("open")
+async def open_savepoint(screen: ChatScreen, _argument: str) -> None:
+    """Choose among all savepoints of the library, the ends of branches here, and other conversations."""
+    picks = []
+    rows = {row.node_id: row for row in screen.chat.tree()}
+    for name, node_id in sorted(screen.chat.labels().items()):
+        row = rows.get(node_id)
+        note = f"t{row.turn} · {row.total_tokens} tok" if row else "another conversation"
+        words = f"{name}   {one_line(row.preview, 40)}" if row else name
+        picks.append(Pick(f"node:{node_id}", words, note, "★"))
+    parents = {row.parent_id for row in rows.values()}
+    for row in rows.values():
+        if row.node_id not in parents and not row.labels:
+            note = "here" if row.is_here else f"t{row.turn} · {row.total_tokens} tok"
+            picks.append(Pick(f"node:{row.node_id}", one_line(row.preview, 60), note, "○"))
+    for talk in screen.chat.conversations():
+        if not talk.is_here and talk.turns:
+            picks.append(Pick(f"talk:{talk.conversation_id}", talk.title, f"{talk.turns} turns", "◇"))
+    if not picks:
+        screen.toast("There is nothing to open yet: F5 or Ctrl+S makes a savepoint.")
+        return
+    chosen = await screen.ask(Picker("Open a savepoint", picks, hint="Enter goes there · Esc closes"))
+    kind, _, key = (chosen or "").partition(":")
+    if kind == "node":
+        screen.job(partial(screen.chat.restore, key))
+    elif kind == "talk":
+        screen.job(partial(screen.chat.open_conversation, key))
+
+
+@deed("fork")
+async def fork(screen: ChatScreen, argument: str) -> None:
+    """Name a new branch at the focused message, or here, and go there."""
+    node_id = screen.target_id()
+    name = argument
+    if not name:
+        what = "A new branch from here: what comes next grows beside what is there."
+        asked = AskName("Fork", what, suggested=_free_name(screen), taken=screen.chat.labels(), movable=False)
+        name = await screen.ask(asked) or ""
+    if name:
+        screen.job(partial(screen.chat.fork, name, node_id))
+        screen.focus_prompt()
+
+
+def _free_name(screen: ChatScreen) -> str:
+    taken = screen.chat.labels()
+    return next(name for name in (f"branch-{n}" for n in range(1, len(taken) + 2)) if name not in taken)
+
+
+@deed("name")
+async def name_message(screen: ChatScreen, argument: str) -> None:
+    """Name the focused message, or where we are; one that has a name gets another."""
+    node_id = screen.target_id() or screen.chat.status().node_id
+    if node_id is None:
+        screen.toast("There is nothing to name yet.")
+        return
+    old = [name for name, at in screen.chat.labels().items() if at == node_id and not name.startswith("quick")]
+    taken = {name for name, at in screen.chat.labels().items() if at != node_id}
+    name = argument
+    if not name or name in taken:
+        what = f"The savepoint is called “{old[0]}”." if old else "A name for this savepoint."
+        suggested = name or (old[0] if old else "")
+        name = await screen.ask(AskName("Name", what, suggested=suggested, taken=taken)) or ""
+    if name and name not in old:
+        screen.job(partial(screen.chat.rename, old[0] if old else node_id, name, force=name in taken))
+
+
+@deed("tree")
+async def tree(screen: ChatScreen, _argument: str) -> None:
+    """Show the tree and go to it; from inside it, hide it."""
+    screen.toggle_tree()
+
+
+@deed("undo")
+async def undo(screen: ChatScreen, _argument: str) -> None:
+    """Take back the last action."""
+    screen.job(screen.chat.undo)
+
+
+@deed("redo")
+async def redo(screen: ChatScreen, _argument: str) -> None:
+    """Do again what was undone."""
+    screen.job(screen.chat.redo)
+
+
+@deed("back")
+async def back(screen: ChatScreen, argument: str) -> None:
+    """Step back one turn, or several."""
+    if argument and not (argument.isdecimal() and int(argument) > 0):
+        screen.toast("/back takes a number of turns: /back 2.", "warning")
+        return
+    screen.job(partial(screen.chat.back, int(argument or 1)))
+
+
+@deed("rewind")
+async def rewind(screen: ChatScreen, _argument: str) -> None:
+    """Choose an earlier message; the conversation goes back in front of it and its text into the prompt."""
+    asked = [message for message in screen.messages() if message.role == "user"]
+    if not asked:
+        screen.toast("There is no earlier message yet.")
+        return
+    picks = [Pick(str(back), message.text, f"t{message.turn}", "❯") for back, message in enumerate(reversed(asked), 1)]
+    chosen = await screen.ask(
+        Picker("Rewind to before", picks, hint="Enter goes back; nothing is deleted · Esc closes")
+    )
+    if chosen:
+        screen.job(partial(screen.chat.back, int(chosen)))
+        screen.draft(asked[-int(chosen)].text)
+
+
+@deed("delete")
+async def delete(screen: ChatScreen, argument: str) -> None:
+    """Delete a message and what follows; /undo brings it back."""
+    ref = argument or screen.target_id() or screen.chat.status().node_id
+    if ref is None:
+        screen.toast("There is nothing to delete yet.")
+        return
+    screen.job(partial(screen.chat.delete, ref))
+    screen.focus_prompt()

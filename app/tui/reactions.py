@@ -1,0 +1,292 @@
+"""What the screen does when the chat reports something. One method an event; the widgets do the painting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from app import events
+from app.tui.figures import Progress
+from app.tui.offer import Offer
+from app.tui.shown import PENDING, Shown, shown
+
+if TYPE_CHECKING:
+    from app.tui.chat_screen import ChatScreen
+
+PAINT_S = 0.1  # a growing reply is painted at most this often
+LOOK_S = 0.08  # the highlight rests this long before a preview is painted
+
+_PHASES = {
+    "read": "reading the model",
+    "compile": "compiling for this machine (first start)",
+    "pack": "arranging the weights",
+    "prefill": "reading the conversation",
+    "restore": "restoring",
+}
+
+
+class Reactions:
+    """Keeps the screen in step with the chat. Lives on the event loop."""
+
+    def __init__(self, screen: ChatScreen) -> None:
+        self.screen = screen
+        self.writing = False  # a reply is on its way: from send to done
+        self._unsent = ""  # the text of a message until it is committed
+        self._painting = False
+        self._looking: str | None = None
+        self._first_token_at = 0.0
+        self._first_token = 0
+        self._stopped = False
+        self._offered: tuple[str, int] | None = None
+        self._pending_offer: Offer | None = None
+
+    # ---- painting -------------------------------------------------------------------------------------------------
+
+    async def refresh(self, *, tree: bool = True) -> None:
+        """Paint transcript, tree, header and status line from what the chat says now."""
+        screen, chat = self.screen, self.screen.chat
+        if self._looking is None:
+            await screen.transcript.sync(self._messages())
+            await self._offer_pending()
+        if tree:
+            screen.tree_panel.show(chat.tree(), chat.conversations())
+        self._paint_status()
+
+    def _messages(self) -> list[Shown]:
+        messages = self.screen.messages()
+        pending = self.screen.chat.pending_reply()
+        if pending is None or not pending.tokens or self.writing:
+            return messages
+        turn = messages[-1].turn if messages else 0
+        tokens = (messages[-1].total_tokens if messages else 0) + pending.tokens
+        tail = Shown((PENDING,), "assistant", pending.text, turn, tokens, "crashed", 0, (PENDING,), ())
+        return [*messages, tail]
+
+    async def _offer_pending(self) -> None:
+        """Offer to finish what a crash cut off, or to answer what was never answered; once for each place."""
+        screen, chat = self.screen, self.screen.chat
+        pending = None if self.writing else chat.pending_reply()
+        key = (pending.parent_id, pending.tokens) if pending else None
+        if key == self._offered:
+            return
+        if self._offered is not None and self._pending_offer is screen.transcript.offer:
+            await screen.transcript.make_offer(None)
+        self._offered = key
+        if pending is None:
+            return
+        if pending.tokens:
+            sentence = f"This reply was cut off after {pending.tokens} tokens. "
+            sentence += "It can go on with exactly the tokens that would have come."
+            leave, no = partial(screen.job, chat.discard_pending), "leave it as it is"
+        else:
+            sentence, leave, no = "This message has no answer yet.", None, "leave it"
+        yes = "go on" if pending.tokens else "answer it"
+        self._pending_offer = Offer(sentence, yes, partial(screen.run_deed, "continue"), leave, no)
+        await screen.transcript.make_offer(self._pending_offer)
+
+    def _paint_status(self) -> None:
+        screen, status = self.screen, self.screen.chat.status()
+        if status.model_name:
+            screen.header.model = status.model_name
+        screen.header.branch = status.label or ""
+        fields: dict[str, object] = {"tokens": status.tokens, "context": status.context_length}
+        if self._first_token_at and status.tokens > self._first_token:
+            spent = monotonic() - self._first_token_at
+            if spent > 0.3:
+                fields["tok_s"] = (status.tokens - self._first_token) / spent
+        screen.status_line.change(**fields)
+
+    def text_ready(self) -> None:
+        """The reply grew: paint it soon, with what else comes until then."""
+        if not self._painting:
+            self._painting = True
+            self.screen.set_timer(PAINT_S, self._paint_text)
+
+    async def _paint_text(self) -> None:
+        self._painting = False
+        await self.grow(self.screen.bridge.take())
+        self._paint_status()
+
+    async def grow(self, text: str) -> None:
+        """Append to the reply that is being written."""
+        if text and (view := self.screen.transcript.writing) is not None:
+            await view.grow(text)
+
+    def look(self, node_id: str | None) -> None:
+        """Preview the text of another place in the tree; None ends it."""
+        if self.writing or node_id == self._looking:
+            return
+        self._looking = node_id
+        self.screen.set_timer(LOOK_S, partial(self._paint_look, node_id))
+
+    async def _paint_look(self, node_id: str | None) -> None:
+        if node_id != self._looking or self.writing:
+            return
+        transcript = self.screen.transcript
+        transcript.set_class(node_id is not None, "-preview")
+        transcript.border_subtitle = "preview · Enter goes there · Esc back" if node_id else None
+        if node_id is None:
+            await self.refresh(tree=False)
+        else:
+            await transcript.sync(shown(self.screen.chat.transcript_of(node_id)))
+
+    # ---- talking --------------------------------------------------------------------------------------------------
+
+    def send(self, work: Callable[[], None], text: str) -> None:
+        """Begin a job that commits `text` and answers it; if it fails before that, the text comes back."""
+        self._unsent = text
+        self.screen.job(work, talk=True)
+        self.screen.run_worker(self.screen.transcript.hush(), exit_on_error=False)
+        self.screen.run_worker(self.screen.transcript.make_offer(None), exit_on_error=False)
+
+    async def job_done(self, failure: str, talk: bool) -> None:
+        """A call ended: what it left unfinished on the screen is settled, and the next message goes out."""
+        screen = self.screen
+        screen.status_line.progress = None
+        if talk:
+            self._first_token_at = 0.0
+            if self.writing:
+                self.writing = False
+                await screen.transcript.end_reply()
+            if self._unsent and failure and not screen.prompt.text:
+                screen.draft(self._unsent)
+            self._unsent = ""
+        await self.refresh()
+        if talk and not screen.talking:
+            self._send_next(bool(failure))
+
+    def _send_next(self, failed: bool) -> None:
+        screen = self.screen
+        if not screen.queue:
+            return
+        if failed or self._stopped or screen.chat.model is None:
+            waiting, screen.queue = screen.queue, []
+            screen.draft("\n\n".join(filter(None, [*waiting, screen.prompt.text])))
+        else:
+            text = screen.queue.pop(0)
+            self.send(partial(screen.chat.send, text), text)
+        screen.paint_prompt()
+
+    # ---- events ---------------------------------------------------------------------------------------------------
+
+    async def hear(self, event: events.Event) -> None:
+        """React to one event."""
+        screen = self.screen
+        match event:
+            case events.Progress():
+                self._progress(event)
+            case events.ModelReady():
+                screen.status_line.progress = None
+                screen.header.model = event.name
+                self._paint_status()
+            case events.TurnCommitted():
+                self._unsent = ""
+                self._stopped = False
+                await self.refresh()
+            case events.ReplyStarted():
+                await self._reply_started(event)
+            case events.ReplyDone():
+                await self._reply_done(event)
+            case events.Saved():
+                self._saved(event)
+            case events.Restored():
+                self._restored(event)
+            case events.PositionChanged():
+                self._looking = None
+                screen.transcript.set_class(False, "-preview")
+                screen.transcript.border_subtitle = None
+                if not self.writing:
+                    await screen.transcript.hush()
+                    await screen.transcript.make_offer(None)
+                await self.refresh()
+            case events.TreeChanged():
+                await self.refresh()
+            case events.Notice():
+                screen.toast(event.sentence, event.severity)
+            case events.PendingFound():
+                await self.refresh(tree=False)
+            case events.RunnerUpOffer() | events.ContextFullOffer():
+                await self._offer(event)
+            case _:
+                pass
+
+    def _progress(self, event: events.Progress) -> None:
+        line = self.screen.status_line
+        label = _PHASES.get(event.phase, event.phase)
+        progress = line.progress if line.progress and line.progress.label == label else Progress(label)
+        progress.update(event.done, event.total)
+        line.progress = None if event.phase == "prefill" and event.done >= event.total else progress
+
+    async def _reply_started(self, event: events.ReplyStarted) -> None:
+        screen = self.screen
+        if self.writing and screen.transcript.writing is not None:  # it goes on behind a save in mid-reply
+            return
+        self.writing = True
+        self._stopped = False
+        screen.status_line.progress = None
+        screen.status_line.change(reused=event.reused, prefilled=event.prefilled, tok_s=None)
+        self._first_token_at, self._first_token = monotonic(), screen.chat.status().tokens
+        await screen.transcript.make_offer(None)
+        if screen.transcript.last_id != PENDING:  # another reply to the same question: the old one makes room
+            await screen.transcript.sync(self._messages())
+        await screen.transcript.begin_reply(event.parent_id)
+
+    async def _reply_done(self, event: events.ReplyDone) -> None:
+        screen = self.screen
+        self.writing = False
+        self._first_token_at = 0.0
+        self._stopped = event.stop == "cancelled"
+        screen.last_stats = event.stats
+        await screen.transcript.end_reply()
+        status = screen.chat.status()
+        saved = "" if status.incognito else "saving…"
+        speed = event.stats.decode_tok_s or None
+        screen.status_line.change(tok_s=speed, saved=saved, saved_bytes=0, alarm=False)
+        await self.refresh()
+
+    def _restored(self, event: events.Restored) -> None:
+        """Say where we are, how much had to be computed, and how to return."""
+        screen = self.screen
+        screen.status_line.progress = None
+        screen.status_line.change(reused=event.reused, prefilled=event.prefilled)
+        words = event.sentence
+        if event.node_id and event.node_id in words:
+            names = [name for name, node_id in screen.chat.labels().items() if node_id == event.node_id]
+            words = words.replace(f"“{event.node_id}”", f"★ {names[0]}" if names else "There")
+        if not words.startswith("Ready") and "/undo" not in words:
+            words += " /undo returns."
+        if event.node_id:
+            screen.toast(words)
+
+    def _saved(self, event: events.Saved) -> None:
+        if event.name == "quick":
+            self.screen.toast("Saved. F9 returns here.")
+        elif event.name is not None:
+            self.screen.toast(f"★ {event.name} is this point now; /load {event.name} returns here.")
+        else:
+            self.screen.saved_bytes += event.size_bytes
+            self.screen.status_line.change(saved="saved ✓", saved_bytes=event.size_bytes, alarm=False)
+
+    async def _offer(self, event: events.RunnerUpOffer | events.ContextFullOffer) -> None:
+        screen, chat = self.screen, self.screen.chat
+        if isinstance(event, events.RunnerUpOffer):
+            offer = Offer(
+                f"At temperature 0 the same words would come. Another start would be: “{event.text.strip()}”",
+                "write from there",
+                lambda: screen.job(partial(chat.regenerate, runner_up=True), talk=True),
+            )
+        else:
+            screen.draft(event.draft)
+            words = f"The context is full: the message needs {event.needed} tokens, the model holds {event.limit}."
+            if not event.drop_turns:
+                await screen.transcript.say(words, "warning")
+                return
+            turns = "turn" if event.drop_turns == 1 else f"{event.drop_turns} turns"
+            offer = Offer(
+                f"{words} A new branch without the oldest {turns} has room; this one stays.",
+                "send it there",
+                lambda: self.send(partial(chat.drop_oldest_turns, event.drop_turns, screen.prompt.take()), event.draft),
+            )
+        await screen.transcript.make_offer(offer)

@@ -1,0 +1,200 @@
+"""The transcript: the messages of one path, a reply as it grows, and what is said at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from app.tui.message_view import MessageView
+from app.tui.offer import Offer, OfferView
+from app.tui.plain import literal
+from app.tui.shown import PENDING, Shown
+from app.tui.welcome import Welcome
+
+TAIL = 40  # messages painted at first; the earlier ones on demand
+
+
+class Earlier(Static, can_focus=True):
+    """Stands for messages that are not painted yet."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "show_earlier", "Show earlier messages", show=False)]
+
+    def __init__(self, count: int) -> None:
+        super().__init__(Content(f"↑ {count} earlier messages"))
+        self.count = count
+
+    def action_show_earlier(self) -> None:
+        """Paint them."""
+        transcript = self.parent
+        assert isinstance(transcript, Transcript)
+        transcript.run_worker(transcript.show_earlier(), exclusive=False)
+
+    def on_click(self) -> None:
+        """A click is Enter."""
+        self.action_show_earlier()
+
+
+class Transcript(VerticalScroll, can_focus=False):
+    """A column of messages that follows its end while a reply is written, unless the person scrolled away."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "step(-1)", "Message above", show=False),
+        Binding("down", "step(1)", "Message below", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(id="transcript")
+        self.border_title = "CHAT"
+        self._limit = TAIL
+        self._shown: list[Shown] = []
+
+    def on_mount(self) -> None:
+        """Follow the end."""
+        self.anchor()
+
+    @property
+    def views(self) -> list[MessageView]:
+        """The painted messages, oldest first."""
+        return [child for child in self.children if isinstance(child, MessageView)]
+
+    @property
+    def writing(self) -> MessageView | None:
+        """The reply that is being written."""
+        return next((view for view in reversed(self.views) if view.streaming), None)
+
+    @property
+    def last_id(self) -> str | None:
+        """The node of the last message."""
+        return self._shown[-1].last_id if self._shown else None
+
+    @property
+    def offer(self) -> Offer | None:
+        """What is offered at the end."""
+        found = self.query(OfferView)
+        return found.last().offer if found else None
+
+    async def sync(self, messages: Sequence[Shown], *, welcome: bool = True) -> None:
+        """Paint these messages; what is already there and unchanged stays as it is.
+
+        A reply that is being written is its own view until it ends: it is left alone and stays last.
+        """
+        self._shown = list(messages)
+        writing = self.writing
+        if writing is not None and self._shown and self._shown[-1].role == "assistant":
+            await writing.take(self._shown[-1])
+        wanted = self._shown[:-1] if writing is not None and self._ends_with_reply() else self._shown
+        hidden = max(0, len(wanted) - self._limit)
+        wanted = wanted[hidden:]
+        views = [view for view in self.views if view is not writing]
+        same = 0
+        while same < min(len(wanted), len(views)) and _same(views[same], wanted[same]):
+            if views[same].shown != wanted[same]:
+                await views[same].take(wanted[same])
+            same += 1
+        with self.app.batch_update():
+            if views[same:]:
+                await self.remove_children(views[same:])
+            fresh = [MessageView(message, message.role) for message in wanted[same:]]
+            if fresh:
+                await self.mount_all(fresh, before=self._first_behind())
+            await self._paint_top(hidden, welcome and not self._shown and writing is None)
+        self.anchor()
+
+    def _ends_with_reply(self) -> bool:
+        return bool(self._shown) and self._shown[-1].role == "assistant"
+
+    def _first_behind(self) -> Widget | None:
+        """The first child that belongs behind the settled messages."""
+        for child in self.children:
+            if isinstance(child, (OfferView, Inline)) or (isinstance(child, MessageView) and child.streaming):
+                return child
+        return None
+
+    async def _paint_top(self, hidden: int, welcome: bool) -> None:
+        for earlier in self.query(Earlier):
+            if earlier.count == hidden:
+                break
+            await earlier.remove()
+        if hidden and not self.query(Earlier):
+            await self.mount(Earlier(hidden), before=0)
+        if welcome and not self.query(Welcome):
+            await self.mount(Welcome(), before=0)
+        elif not welcome:
+            await self.query(Welcome).remove()
+
+    async def show_earlier(self) -> None:
+        """Paint all messages."""
+        self._limit = len(self._shown)
+        bottom = self.max_scroll_y - self.scroll_y
+        views = [view.shown for view in self.views if view.shown]
+        missing = [message for message in self._shown if message not in views]
+        await self.query(Earlier).remove()
+        await self.mount_all([MessageView(message, message.role) for message in missing], before=0)
+        self.call_after_refresh(lambda: self.scroll_to(y=self.max_scroll_y - bottom, animate=False))
+
+    async def begin_reply(self, parent_id: str | None) -> MessageView:
+        """Open the view that a reply is written into: the last reply itself where that is continued."""
+        await self.end_reply()
+        views = self.views
+        last = views[-1] if views else None
+        if last is not None and last.role == "assistant" and last.node_id in (parent_id, PENDING):
+            last.begin_stream()
+            view = last
+        else:
+            view = MessageView(None, "assistant")
+            await self.mount(view, before=self._first_behind())
+        self.anchor()
+        return view
+
+    async def end_reply(self) -> None:
+        """Settle the reply that is being written, if there is one."""
+        if (writing := self.writing) is not None:
+            await writing.end_stream()
+
+    async def make_offer(self, offer: Offer | None) -> None:
+        """Put an offer at the end; None takes it away."""
+        await self.query(OfferView).remove()
+        if offer is not None:
+            await self.mount(OfferView(offer))
+            self.anchor()
+
+    async def say(self, words: Content | str, severity: str = "information") -> None:
+        """Put a notice at the end; it goes with the next message."""
+        content = literal(words) if isinstance(words, str) else words
+        await self.mount(Inline(content, classes=f"-{severity}"), before=self._offer_view())
+        self.anchor()
+
+    def _offer_view(self) -> Widget | None:
+        found = self.query(OfferView)
+        return found.last() if found else None
+
+    async def hush(self) -> None:
+        """Take the notices away."""
+        await self.query(Inline).remove()
+
+    def action_step(self, by: int) -> None:
+        """Move the focus by that many messages; below the last one is the prompt."""
+        views = self.views
+        focused = self.screen.focused
+        place = views.index(focused) + by if isinstance(focused, MessageView) and focused in views else len(views) - 1
+        if place >= len(views):
+            self.screen.query_one("#prompt").focus()
+        elif views:
+            views[max(place, 0)].focus()
+
+
+class Inline(Static):
+    """A notice between messages."""
+
+
+def _same(view: MessageView, message: Shown) -> bool:
+    """Whether the view shows this message, perhaps an older state of it."""
+    if view.shown is None:  # just written: it is the reply with that text, now committed
+        return view.role == message.role == "assistant"
+    return view.role == message.role and view.shown.first_id == message.first_id
