@@ -33,7 +33,7 @@ class Files:
     """The real file system. Tests subclass it to fail, tear or record single calls."""
 
     def make_dirs(self, path: Path) -> None:
-        """Make a directory and its parents; those that are new get mode 0700."""
+        """Make a directory and its parents where missing, mode 0700, each new name synced."""
         if path.is_dir():
             return
         if path.parent != path:
@@ -43,6 +43,7 @@ class Files:
         except FileExistsError:
             if not path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path)) from None
+        self.sync_dir(path.parent)
 
     def create(self, path: Path) -> int:
         """Make a file that must not exist and open it for reading and writing; returns the descriptor."""
@@ -122,6 +123,28 @@ class Files:
         except BlockingIOError:
             return False
         return True
+
+    def create_locked(self, path: Path) -> int:
+        """Make a file that is locked before it has its name, so that nobody can take it for a dead process's."""
+        draft = path.with_suffix(".new")
+        fd = self.create(draft)
+        try:
+            if not self.lock(fd):
+                raise OSError(errno.EBUSY, "locked by another process", str(draft))
+            self.rename(draft, path)
+        except BaseException:
+            self.close(fd)
+            self.unlink(draft)
+            raise
+        return fd
+
+    def signature(self, path: Path) -> tuple[int, ...] | None:
+        """What changes when a file is replaced or written to; None where there is none."""
+        try:
+            facts = os.lstat(path)
+        except OSError:
+            return None
+        return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
     def is_linked(self, fd: int, path: Path) -> bool:
         """Whether `path` still is the file behind the descriptor."""

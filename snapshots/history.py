@@ -49,7 +49,7 @@ def model_info(tx: sqlite3.Connection, state_key: str) -> ModelInfo | None:
         "SELECT state_key, prompt_key, name, path, state_fields, prompt_fields FROM models WHERE state_key = ?",
         (state_key,),
     ).fetchone()
-    return ModelInfo(*row[:4], json.loads(row[4]), json.loads(row[5])) if row else None
+    return ModelInfo._make((*row[:4], json.loads(row[4]), json.loads(row[5]))) if row else None
 
 
 def settings(tx: sqlite3.Connection) -> dict[str, str]:

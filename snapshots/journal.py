@@ -176,11 +176,12 @@ class Journals:
         """Lock a dead journal and go on behind its last whole record. Raises JournalGone."""
         path = self._path(journal_id)
         opened = self._take(path)
-        if opened is None or opened[1] is None:
-            if opened is not None:
-                self._files.close(opened[0])
+        if opened is None:
             raise JournalGone("the reply was taken over by another window", path=path)
         fd, reply, size, last = opened
+        if reply is None:
+            self._files.close(fd)
+            raise JournalGone("the reply's journal is empty", path=path)
         try:
             self._files.truncate(fd, size)
         except OSError as error:

@@ -174,8 +174,7 @@ class NodeState(NamedTuple):
     """The derived state of a node under one model: a row beside the node, with its own digest.
 
     `logits_digest` is blake2b-256 of the float32 logits ("" if they were not saved). `has_bundle` says that a whole
-    bundle was written; its files may be gone since. `bytes_stored` are those that its save wrote or found in place
-    behind its parent's tokens.
+    bundle was written; its files may be gone since. `bytes_stored` is what the largest of its saves wrote.
     """
 
     node_id: str

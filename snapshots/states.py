@@ -80,10 +80,12 @@ def save_state(
     if node_id is not None:
         whole = report is not None and report.complete
         size = report.bytes_written if report is not None else 0
-        state = NodeState(node_id, state_key, len(tokens), logits_digest, whole, size, time.time())
         try:
             with database.write() as tx:
-                put_state(tx, state)
+                before = next((row for row in node_states(tx, node_id) if row.state_key == state_key), None)
+                digest = logits_digest or (before.logits_digest if before else "")
+                size = max(size, before.bytes_stored if before else 0)  # a save that found it all wrote nothing
+                put_state(tx, NodeState(node_id, state_key, len(tokens), digest, whole, size, time.time()))
         except StoreError as error:
             failure = failure or error
     if failure is not None:
@@ -112,4 +114,4 @@ def stats(tx: sqlite3.Connection, bundles: Bundles, tree_path: Path) -> Stats:
         " (SELECT count(*) FROM labels l JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL)"
     ).fetchone()
     files, size = bundles.usage()
-    return Stats(*counts, tree_path.stat().st_size, files, size)
+    return Stats._make((*counts, tree_path.stat().st_size, files, size))

@@ -254,5 +254,5 @@ def twigs(tx: sqlite3.Connection, conversation_id: str, *, deleted: bool) -> lis
         own = behind.get(row[0], [])
         waiting += [(child, depth + (len(own) > 1)) for child in reversed(own)]
         marks = (tuple(names.get(row[0], ())), quick is not None and row[0] == quick[0], row[0] == head_id)
-        found.append(Twig(row[0], conversation_id, *row[1:8], *marks, depth, len(own), row[8] is not None))
+        found.append(Twig._make((row[0], conversation_id, *row[1:8], *marks, depth, len(own), row[8] is not None)))
     return found

@@ -1,0 +1,301 @@
+"""The states on disk: which pieces of a token list's state are there, whole, and how more are added.
+
+Any file here may vanish or rot at any moment: that ends a prefix, it is never an error. What is there is found by name
+(places.py); what a file holds is believed only after its digest (segment.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from snapshots import segment
+from snapshots.errors import DamagedFile, StoreError
+from snapshots.files import Files, typed
+from snapshots.places import LAYOUT, Chain, Piece
+from snapshots.records import BLOCK, Chunk, FileCheck, LoadedState, SaveReport
+from snapshots.writer import Writer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_T = TypeVar("_T")
+_ATTEMPTS = 3
+_THREADS = 2
+
+
+class Bundles:
+    """The state files of a cache dir. Safe to use from several threads; saves take turns."""
+
+    def __init__(self, cache_dir: Path, data_dir: Path, files: Files) -> None:
+        self._cache_dir = cache_dir
+        self._files = files
+        self._saving = threading.Lock()
+        self._known: dict[Path, tuple[int, ...]] = {}
+        self._writer = Writer(cache_dir / LAYOUT, data_dir / "locks", files)
+        self._writer.clean()
+
+    def close(self) -> None:
+        """Let go of the writer's lock."""
+        self._writer.close()
+
+    # ------------------------------------------------------------------------------------------------------ reading
+
+    def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
+        """How many tokens have files, by their names."""
+        pieces = Chain(self._cache_dir, state_key, tokens).plan()
+        return pieces[-1].stop if pieces else 0
+
+    def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
+        """The longest whole prefix, decoded, with what belongs to its end."""
+        chain = Chain(self._cache_dir, state_key, tokens)
+        found, bad = self._walk(chain, self._decode)
+        chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
+        valid = chunks[-1].stop if chunks else 0
+        logits, hidden, dice_key = None, None, b""
+        if valid == len(tokens):
+            try:
+                final = self._read_final(chain)
+                logits, hidden = final.arrays.get("logits"), final.arrays.get("hidden")
+                dice_key = bytes.fromhex(final.header["dice_key"])
+            except FileNotFoundError:
+                pass
+            except (DamagedFile, OSError):
+                bad.add(chain.final())
+        return LoadedState(len(tokens), valid, chunks, logits, hidden, dice_key, len(bad))
+
+    def check(self, state_key: str, tokens: Sequence[int], shared: int) -> FileCheck:
+        """Read and decode everything; pieces that end behind token `shared` count as unique."""
+        chain = Chain(self._cache_dir, state_key, tokens)
+        found, bad = self._walk(chain, self._decode)
+        sizes = [(piece, (self._files.signature(piece.path) or (0, 0, 0))[2]) for piece, _ in found]
+        final = "whole"
+        try:
+            self._read_final(chain)
+            sizes.append((Piece(0, len(tokens), chain.final()), (self._files.signature(chain.final()) or (0, 0, 0))[2]))
+        except FileNotFoundError:
+            final = "missing"
+        except (DamagedFile, OSError):
+            final = "damaged"
+            bad.add(chain.final())
+        return FileCheck(
+            n_tokens=len(tokens),
+            n_valid=found[-1][0].stop if found else 0,
+            segments=len(found),
+            size_bytes=sum(size for _, size in sizes),
+            unique_bytes=sum(size for piece, size in sizes if piece.stop > shared),
+            final=final,  # type: ignore[arg-type]
+            damaged=tuple(sorted(path.name for path in bad)),
+        )
+
+    def usage(self) -> tuple[int, int]:
+        """Count and bytes of the state files. What vanishes while it looks is not counted."""
+        count = size = 0
+        for kind in ("*.seg", "*.fin"):
+            for path in (self._cache_dir / LAYOUT).glob(f"*/??/{kind}"):
+                signature = self._files.signature(path)
+                if signature is not None:
+                    count, size = count + 1, size + signature[2]
+        return count, size
+
+    def _walk(self, chain: Chain, use: Callable[[Chain, Piece], _T]) -> tuple[list[tuple[Piece, _T]], set[Path]]:
+        """`use` every piece of the longest prefix; a piece that it cannot use is gone round, where others can serve.
+
+        Returns the pieces with what `use` made of them, and the paths that are damaged (not those that are missing).
+        """
+        results: dict[Path, _T] = {}
+        bad: set[Path] = set()
+        gone: set[Path] = set()
+        while True:
+            plan = chain.plan(bad | gone)
+            todo = [piece for piece in plan if piece.path not in results]
+            failed = False
+            for piece, (result, error) in zip(todo, self._each(chain, todo, use), strict=True):
+                if error is None:
+                    assert result is not None
+                    results[piece.path] = result
+                else:
+                    (gone if isinstance(error, FileNotFoundError) else bad).add(piece.path)
+                    failed = True
+            if not failed:
+                return [(piece, results[piece.path]) for piece in plan], bad
+
+    def _each(
+        self, chain: Chain, pieces: list[Piece], use: Callable[[Chain, Piece], _T]
+    ) -> Iterable[tuple[_T | None, Exception | None]]:
+        def attempt(piece: Piece) -> tuple[_T | None, Exception | None]:
+            try:
+                return use(chain, piece), None
+            except (DamagedFile, OSError) as error:
+                return None, error
+
+        if len(pieces) < 2 * _THREADS:
+            return [attempt(piece) for piece in pieces]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(attempt, pieces))
+
+    def _decode(self, chain: Chain, piece: Piece) -> Mapping[str, np.ndarray]:
+        """A piece's arrays. Raises DamagedFile, OSError."""
+        before = self._files.signature(piece.path)
+        contents = segment.decode(piece.path, self._files.read(piece.path, segment.FILE_LIMIT))
+        _compare(piece.path, contents.header, _segment_header(chain, piece))
+        if before is not None:
+            self._known[piece.path] = before
+        return contents.arrays
+
+    def _verify(self, chain: Chain, piece: Piece) -> bool:
+        """True for a piece whose digest holds; read once a process unless it changes. Raises DamagedFile, OSError."""
+        before = self._files.signature(piece.path)
+        if before is None:
+            raise FileNotFoundError(errno.ENOENT, "gone", str(piece.path))
+        if self._known.get(piece.path) != before:
+            header, *_ = segment.check(piece.path, self._files.read(piece.path, segment.FILE_LIMIT))
+            _compare(piece.path, header, _segment_header(chain, piece))
+            self._known[piece.path] = before
+        return True
+
+    def _read_final(self, chain: Chain) -> segment.Contents:
+        path = chain.final()
+        before = self._files.signature(path)
+        contents = segment.decode(path, self._files.read(path, segment.FILE_LIMIT))
+        _compare(path, contents.header, _final_header(chain))
+        if not isinstance(contents.header.get("dice_key"), str) or len(contents.header["dice_key"]) > 1024:
+            raise DamagedFile(path, "has no dice key")
+        if before is not None:
+            self._known[path] = before
+        return contents
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    def save_from(self, state_key: str, tokens: Sequence[int]) -> int:
+        """The first token whose chunk `save` wants: what is before it is on disk and whole."""
+        found, _ = self._walk(Chain(self._cache_dir, state_key, tokens), self._verify)
+        covered = found[-1][0].stop if found else 0
+        block = covered - covered % BLOCK
+        return block if covered < len(tokens) and block + BLOCK <= len(tokens) else covered
+
+    def save(
+        self,
+        state_key: str,
+        tokens: Sequence[int],
+        chunks: Sequence[Chunk],
+        logits: np.ndarray | None,
+        hidden: np.ndarray | None,
+        dice_key: bytes,
+    ) -> SaveReport:
+        """Write the chunks that are not there whole, and the final file. Raises StoreFull, StoreError."""
+        begun = time.perf_counter()
+        for chunk in chunks:
+            _check_chunk(chunk, len(tokens))
+        chain = Chain(self._cache_dir, state_key, tokens)
+        with self._saving:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    counts = self._save_once(chain, chunks, logits, hidden, dice_key)
+                    break
+                except FileNotFoundError as error:  # the cache was purged under the writer: begin again
+                    if attempt == _ATTEMPTS - 1:
+                        raise typed(error, chain.directory) from error
+                except OSError as error:
+                    raise typed(error, chain.directory) from error
+        plan = chain.plan()
+        covered = plan[-1].stop if plan else 0
+        complete = covered == len(tokens) and (logits is not None or not tokens)
+        written, reused, healed, size = counts
+        return SaveReport(
+            len(tokens), covered, complete, written, reused, healed, size, 1e3 * (time.perf_counter() - begun)
+        )
+
+    def _save_once(
+        self,
+        chain: Chain,
+        chunks: Sequence[Chunk],
+        logits: np.ndarray | None,
+        hidden: np.ndarray | None,
+        dice_key: bytes,
+    ) -> tuple[int, int, int, int]:
+        """One try: (segments written, reused, healed, bytes written)."""
+        found, bad = self._walk(chain, self._verify)
+        covered = found[-1][0].stop if found else 0
+        written = reused = healed = 0
+        with self._writer.batch() as batch:
+            for chunk in chunks:
+                piece = Piece(chunk.start, chunk.stop, chain.segment(chunk.start, chunk.stop))
+                if self._is_whole(chain, piece, bad) or (chunk.stop <= covered and chunk.stop - chunk.start < BLOCK):
+                    reused += 1
+                    continue
+                written += 1
+                healed += piece.path in bad
+                batch.add(piece.path, segment.encode(_segment_header(chain, piece), chunk.arrays))
+            if logits is not None and not self._has_final(chain, logits, hidden):
+                arrays = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
+                header = {**_final_header(chain), "dice_key": dice_key.hex()}
+                batch.add(chain.final(), segment.encode(header, arrays))
+        for path in batch.paths:
+            signature = self._files.signature(path)
+            if signature is not None:
+                self._known[path] = signature
+        return written, reused, healed, batch.size
+
+    def _is_whole(self, chain: Chain, piece: Piece, bad: set[Path]) -> bool:
+        """Whether this very file is there and whole; a damaged one is noted in `bad`."""
+        if piece.path in bad:
+            return False
+        try:
+            return self._verify(chain, piece)
+        except FileNotFoundError:
+            return False
+        except (DamagedFile, OSError):
+            bad.add(piece.path)
+            return False
+
+    def _has_final(self, chain: Chain, logits: np.ndarray, hidden: np.ndarray | None) -> bool:
+        """Whether the final file is there with these very numbers."""
+        try:
+            arrays = self._read_final(chain).arrays
+        except (DamagedFile, OSError):
+            return False
+        wanted = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
+        return all(
+            name in arrays and arrays[name].dtype == array.dtype and arrays[name].tobytes() == array.tobytes()
+            for name, array in wanted.items()
+        )
+
+
+def _segment_header(chain: Chain, piece: Piece) -> dict[str, Any]:
+    """What the header of a piece must say. `before` is the chain up to the block, for tools that list files."""
+    block = piece.start - piece.start % BLOCK
+    return {
+        "kind": "blocks",
+        "state_key": chain.state_key,
+        "before": chain.at(block),
+        "start": piece.start,
+        "tokens": [int(token) for token in chain.tokens[piece.start : piece.stop]],
+    }
+
+
+def _final_header(chain: Chain) -> dict[str, Any]:
+    return {
+        "kind": "final",
+        "state_key": chain.state_key,
+        "chain": chain.at(chain.n_tokens),
+        "n_tokens": chain.n_tokens,
+    }
+
+
+def _compare(path: Path, header: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for field, value in wanted.items():
+        if header.get(field) != value:
+            raise DamagedFile(path, f"belongs elsewhere ({field})")
+
+
+def _check_chunk(chunk: Chunk, n_tokens: int) -> None:
+    inside = 0 <= chunk.start < chunk.stop <= n_tokens
+    if not inside or chunk.start // BLOCK != (chunk.stop - 1) // BLOCK:
+        raise StoreError(f"a chunk of tokens [{chunk.start}, {chunk.stop}) does not lie in one block of the list")

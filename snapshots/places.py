@@ -1,0 +1,102 @@
+"""Where state files lie: names made of the state_key and the chain of tokens, so that finding needs no index.
+
+The chain's link at a block's start hashes all tokens before it; a file for tokens [a, b) is named by the link of the
+block's start extended by the tokens up to b, and by a. Equal names mean equal tokens, in any conversation.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from array import array
+from collections.abc import Collection, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from snapshots.records import BLOCK
+
+LAYOUT = "states-1"
+"""Directory of this layout: a later one lies beside it, so that old and new programs share a cache dir."""
+
+
+class Piece(NamedTuple):
+    """Tokens [start, stop) of one block, and the file that holds, or would hold, their state."""
+
+    start: int
+    stop: int
+    path: Path
+
+
+class Chain:
+    """The names of one token list under one state_key. Links are computed as they are asked for."""
+
+    def __init__(self, cache_dir: Path, state_key: str, tokens: Sequence[int]) -> None:
+        values = array("I", tokens)
+        if sys.byteorder == "big":
+            values.byteswap()
+        self._bytes = values.tobytes()
+        self.tokens = tokens
+        self.n_tokens = len(tokens)
+        self.state_key = state_key
+        self.directory = cache_dir / LAYOUT / blake2b(state_key.encode(), digest_size=16).hexdigest()
+        self._links = [blake2b(b"forkpoint chain 1\0" + state_key.encode(), digest_size=32).digest()]
+
+    def _link(self, block: int) -> bytes:
+        """The link at the start of a block, over all blocks before it."""
+        while len(self._links) <= block:
+            start = 4 * BLOCK * (len(self._links) - 1)
+            link = blake2b(self._links[-1] + self._bytes[start : start + 4 * BLOCK], digest_size=32).digest()
+            self._links.append(link)
+        return self._links[block]
+
+    def at(self, stop: int) -> str:
+        """The chain up to token `stop`, in hex."""
+        block = max(stop - 1, 0) // BLOCK
+        link = self._link(block)
+        return blake2b(link + self._bytes[4 * BLOCK * block : 4 * stop], digest_size=32).hexdigest()
+
+    def segment(self, start: int, stop: int) -> Path:
+        """The file for tokens [start, stop), which lie in one block."""
+        name = self.at(stop)
+        return self.directory / name[:2] / f"{name}-{start % BLOCK:02x}.seg"
+
+    def final(self) -> Path:
+        """The file for the logits behind all the tokens."""
+        name = self.at(self.n_tokens)
+        return self.directory / name[:2] / f"{name}.fin"
+
+    def plan(self, bad: Collection[Path] = ()) -> list[Piece]:
+        """Pieces on disk that cover the longest prefix without a gap, as few as can be. Looks at names only."""
+        pieces: list[Piece] = []
+        for start in range(0, self.n_tokens, BLOCK):
+            stop = min(start + BLOCK, self.n_tokens)
+            found = self._cover(start, stop, bad)
+            pieces += found
+            if not found or found[-1].stop < stop:
+                break
+        return pieces
+
+    def _cover(self, start: int, stop: int, bad: Collection[Path]) -> list[Piece]:
+        """Pieces from a block's start that reach furthest."""
+        whole = Piece(start, stop, self.segment(start, stop))
+        if os.access(whole.path, os.F_OK) and whole.path not in bad:
+            return [whole]
+        names = [""] + [self.at(end) for end in range(start + 1, stop + 1)]
+        reached: dict[int, Piece | None] = {start: None}
+        base = str(self.directory)
+        for place in range(start, stop):
+            if place not in reached:
+                continue
+            for end in range(place + 1, stop + 1):
+                name = names[end - start]
+                if end not in reached and os.access(f"{base}/{name[:2]}/{name}-{place % BLOCK:02x}.seg", os.F_OK):
+                    piece = Piece(place, end, self.segment(place, end))
+                    if piece.path not in bad:
+                        reached[end] = piece
+        found: list[Piece] = []
+        last = reached[max(reached)]
+        while last is not None:
+            found.insert(0, last)
+            last = reached[last.start]
+        return found
