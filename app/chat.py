@@ -110,6 +110,7 @@ class Chat:
             return
         if at is not None:
             ref = own.resolve(at)
+            core.started_at = f"“{at}”"
             node_id: str | None = ref.node.id
             conversation = own.conversation(ref.node.conversation_id)
             self._start_token = ref.token

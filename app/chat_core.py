@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import views
 from app.engine_protocol import Engine
+from app.errors import OtherModel
 from app.events import (
     Event,
     Message,
@@ -20,11 +22,12 @@ from app.events import (
     Restored,
     TreeChanged,
 )
+from app.generation import Reply
 from app.place import UNSAVED, Cut, Place
 from app.replying import Requests, Voice
 from app.savepoints import Reached, StateWriter, model_info
 from app.sentences import sentence
-from app.workbench import Expectation, ModelOptions, Workbench
+from app.workbench import HARMLESS_FIELDS, Expectation, ModelOptions, Workbench
 from snapshots import ActionKind, DeadReply, Library, Node, StoreError
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class ChatOptions:
     autosave: bool = True
     incognito: bool = False
     template_date: str = ""
+    strict_model: bool = False  # another model than the savepoint's is an error instead of a new rendering
 
 
 class Core:
@@ -57,11 +61,15 @@ class Core:
         self, library: Library, states: Library | None, engine: Engine, emit: Emit, options: ChatOptions
     ) -> None:
         self.library = library
+        self.own = states
         self.options = options
         self.engine = engine
         self.emit = emit
         self.place = Place(
-            library, window=options.window, moves_head=options.moves_head, template_date=options.template_date
+            library,
+            window=options.window,
+            moves_head=options.moves_head,
+            template_date=options.template_date or datetime.date.today().isoformat(),
         )
         self.place.on_trouble = self._trouble
         self.bench = Workbench(engine, states, options.models)
@@ -69,6 +77,8 @@ class Core:
         self.settings: SamplerSettings | None = None
         self.dice = b""
         self.borrowed: dict[str, str] = {}  # incognito: copied node -> the node of the person's library
+        self.started_at = ""
+        self.last_reply: Reply | None = None
         self.dead: DeadReply | None = None
         self.requests = Requests()
         self.phase_lock = threading.Lock()
@@ -130,7 +140,8 @@ class Core:
         model = self.bench.need_model()
         settings = settings or self.settings
         assert settings is not None
-        return Voice(self.engine, model, settings, self.dice if dice is None else dice, self.options.limit)
+        raw = any(node.role == "raw" for node in self.place.path)
+        return Voice(self.engine, model, settings, self.dice if dice is None else dice, self.options.limit, raw)
 
     # ---- moving -------------------------------------------------------------------------------------------------
 
@@ -178,7 +189,7 @@ class Core:
 
     def climb_here(self) -> Restored:
         """Make the session for the live position, as after a start or another model."""
-        restored = self._climb(self.place, "")
+        restored = self._climb(self.place, self.started_at)
         self.take_over()
         return restored
 
@@ -189,17 +200,22 @@ class Core:
         self.library_remembers()
         if not self.bench.can_read(there):
             self.bench.session = None
-            expected = self.bench.expectation(node, self.library)
+            expected = self.expectation(node)
             fields = expected.differs or ("tokenizer",)
+            if self.options.strict_model:
+                raise OtherModel(what.strip("“”"), fields, expected.saved_with)
             text = f"{what or 'This conversation'} was made with {expected.saved_with or 'another model'}"
             text += f" ({', '.join(fields)}): {model.name} reads it anew with the next message."
             return Restored(node_id, "recomputed", 0, 0, None, fields, text[:1].upper() + text[1:])
         whole = there.cut is None
-        expected = self.bench.expectation(node, self.library) if whole and node_id else Expectation()
+        expected = self.expectation(node)
+        if self.options.strict_model and not set(expected.differs) <= set(HARMLESS_FIELDS):
+            raise OtherModel(what.strip("“”"), expected.differs, expected.saved_with)
+        digest = expected.digest if whole else ""
         reached = self.bench.reach(
             there.tokens(),
             there.dice(),
-            digest=expected.digest,
+            digest=digest,
             emit=self.emit,
             cancel=self.cancelled,
             phase="restore",
@@ -211,6 +227,14 @@ class Core:
         return Restored(
             node_id, reached.rung, reached.reused, reached.prefilled, reached.bit_exact, expected.differs, text
         )
+
+    def expectation(self, node: Node | None) -> Expectation:
+        """Find what is remembered of a node's state, also of one that was borrowed from the person's library."""
+        if node is None or node.id.startswith(UNSAVED):
+            return Expectation()
+        if node.id in self.borrowed and self.own is not None:
+            return self.bench.expectation(self.borrowed[node.id], node.state_key, self.own)
+        return self.bench.expectation(node.id, node.state_key, self.library)
 
     def library_remembers(self) -> None:
         """Tell the library what the open model is, so that a later mismatch can be named."""

@@ -73,7 +73,7 @@ class Decoding:
         cls,
         engine: Engine,
         model: Model,
-        settings: SamplerSettings,
+        stops: Sequence[str],
         before: Sequence[int] = (),
         previous: int | None = None,
     ) -> Decoding:
@@ -81,7 +81,7 @@ class Decoding:
 
         `before` are ids of the same reply that were shown already (their unfinished bytes are kept).
         """
-        decoding = cls(engine.stream_decoder(model, previous), StopStrings(settings.stop))
+        decoding = cls(engine.stream_decoder(model, previous), StopStrings(stops))
         for token in before:
             decoding.stops.push(decoding.decoder.push(token))
         decoding.stops.release()

@@ -146,9 +146,8 @@ class Moving:
             conversation_id = core.place.conversation.id if core.place.conversation else None
             action = core.library.redo(conversation_id) if redo else core.library.undo(conversation_id)
             self._follow(action)
-            core.notice(
-                f"{'Done again' if redo else _UNDONE.get(action.kind, 'Undone')}; /{'undo' if redo else 'redo'} reverses that."
-            )
+            said = "Done again" if redo else _UNDONE.get(action.kind, "Undone")
+            core.notice(f"{said}; /{'undo' if redo else 'redo'} reverses that.")
 
     def back(self, turns: int) -> None:
         """Step back in front of the last questions."""
@@ -184,9 +183,8 @@ class Moving:
         """Stand where an undone or redone action left the conversation's head."""
         core = self._core
         here = core.place.node.id if core.place.node else None
-        if action.head_id == here and (
-            not core.place.conversation or core.place.conversation.id == action.conversation_id
-        ):
+        conversation = core.place.conversation
+        if action.head_id == here and (conversation is None or conversation.id == action.conversation_id):
             core.moves += 1
             core.emit(PositionChanged())
             core.emit(TreeChanged())

@@ -45,7 +45,7 @@ class Past:
     role: str
     text: str
     tokens: tuple[int, ...]
-    node_id: str
+    end: int = -1  # length of the token list behind it; -1 where a later message dropped some of it
 
 
 class Place:
@@ -110,15 +110,17 @@ class Place:
         """The messages but the system's; a reply that was written in parts is one message."""
         past: list[Past] = []
         for at, node in enumerate(self.path):
+            past = [p if p.end <= node.keep else replace(p, end=-1) for p in past]
             if node.role == "system":
                 continue
             text, tokens = node.text, node.tokens
             if self.cut is not None and at == len(self.path) - 1:
                 text, tokens = self.cut.text, node.tokens[: self.cut.count]
+            end = node.keep + len(tokens)
             if past and node.role == "assistant" == past[-1].role:
-                past[-1] = Past("assistant", past[-1].text + text, past[-1].tokens + tokens, node.id)
+                past[-1] = Past("assistant", past[-1].text + text, past[-1].tokens + tokens, end)
             else:
-                past.append(Past(node.role, text, tokens, node.id))
+                past.append(Past(node.role, text, tokens, end))
         return past
 
     # ---- moving -------------------------------------------------------------------------------------------------
@@ -256,4 +258,4 @@ class Place:
     def refresh_conversation(self) -> None:
         """Read the conversation's title and head again."""
         if self.conversation is not None:
-            self.conversation = replace(self.library.conversation(self.conversation.id))
+            self.conversation = self.library.conversation(self.conversation.id)

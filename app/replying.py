@@ -61,6 +61,12 @@ class Voice:
     settings: SamplerSettings
     dice_key: bytes
     limit: int | None = None  # most tokens to sample
+    raw: bool = False  # no template, so none of its stop strings
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings: the settings', and those by which the template's replies end."""
+        return self.settings.stop if self.raw else (*self.settings.stop, *self.model.template.stop)
 
 
 @dataclass
@@ -130,7 +136,7 @@ class ReplyWriter:
         said = [*before, *reply.tokens]
         in_front = session.position - len(said) - 1
         previous = session.tokens[in_front] if in_front >= 0 else None
-        decoding = Decoding.begin(voice.engine, voice.model, voice.settings, said, previous)
+        decoding = Decoding.begin(voice.engine, voice.model, voice.stops, said, previous)
         limit = None if voice.limit is None else max(0, voice.limit - len(reply.tokens))
         open_reply = [reply]
 

@@ -99,7 +99,7 @@ def sentence(error: BaseException) -> str:
     elif name == "OtherModel":
         text = (
             f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
-            f"{_listed(e['fields']) or 'the model'} differs; open that model with -m, or restore it in the chat to recompute it."
+            f"{_listed(e['fields']) or 'the model'} differs; open that model with -m, or restore it in the chat."
         )
     elif name == "TooLong":
         text = f"The context is full: {e['needed']} tokens are needed, the model holds {e['limit']}."

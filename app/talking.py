@@ -21,7 +21,7 @@ from app.events import (
     TurnCommitted,
 )
 from app.generation import Reply
-from app.place import UNSAVED, Cut
+from app.place import Cut
 from app.replying import ReplyWriter, Voice
 from snapshots import DeadReply, Journal, Message, Node, StoreError
 
@@ -170,7 +170,9 @@ class Talking:
             core.dead = None
             settings = core.engine.settings_from_json(dict(dead.start.sampler))
             limit = dead.start.extra.get("limit")
-            voice = Voice(core.engine, model, settings, dead.start.dice_key, limit if isinstance(limit, int) else None)
+            limited = limit if isinstance(limit, int) else None
+            raw = any(node.role == "raw" for node in core.place.path)
+            voice = Voice(core.engine, model, settings, dead.start.dice_key, limited, raw)
             core.settings, core.dice = settings, dead.start.dice_key
             self._answer(voice, adopted=(journal, dead))
 
@@ -284,6 +286,7 @@ class Talking:
         core.emit(ReplyStarted(node.id if node else "", reached.reused, reached.prefilled))
         last, reply = self._write(writer, session, reply, before, first_token)
         core.moves += 1
+        core.last_reply = reply
         stats = ReplyStats(
             reached.reused, reached.prefilled, writer.generated, reached.prefill_s + reached.restore_s, reply.decode_s
         )
@@ -317,9 +320,7 @@ class Talking:
         tokens = core.place.tokens()
         tokens = [*(tokens if keep is None else tokens[:keep]), *more]
         node = core.place.node
-        digest = ""
-        if node is not None and not more and core.place.cut is None and not node.id.startswith(UNSAVED):
-            digest = core.bench.expectation(node, core.library).digest
+        digest = core.expectation(node).digest if not more and core.place.cut is None else ""
         reached = core.bench.reach(
             tokens, dice_key, digest=digest, emit=core.emit, cancel=core.cancelled, phase="prefill"
         )

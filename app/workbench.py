@@ -13,12 +13,13 @@ from app.errors import NoModel
 from app.events import Event, Progress
 from app.place import Place
 from app.savepoints import Reached, Reacher, model_info
-from snapshots import Library, Node, NodeState
+from snapshots import Library, NodeState
 
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
 
-NUMERICS_FIELDS = ("numerics", "numerics_version")
+NUMERICS_FIELDS = ("numerics",)
+HARMLESS_FIELDS = (*NUMERICS_FIELDS, "kv_type")  # the same weights: recomputing is all it takes
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,14 @@ class Workbench:
         """Tell whether the ids of a place mean the same to the open model."""
         return place.prompt_keys() <= {self.need_model().prompt_key}
 
-    def expectation(self, node: Node | None, library: Library) -> Expectation:
+    def expectation(self, node_id: str, state_key: str, library: Library) -> Expectation:
         """Find the stored digest to compare a node's logits with, and how its model differs from the open one."""
         model = self.need_model()
-        if node is None:
-            return Expectation()
-        rows: dict[str, NodeState] = {row.state_key: row for row in library.node_states(node.id)}
+        saved_with = state_key
+        rows: dict[str, NodeState] = {row.state_key: row for row in library.node_states(node_id)}
         if model.state_key in rows:
             return Expectation(rows[model.state_key].logits_digest)
-        for state_key in [node.state_key, *rows]:
+        for state_key in [saved_with, *rows]:
             if not state_key or state_key == model.state_key:
                 continue
             info = library.model_info(state_key)
@@ -107,7 +107,7 @@ class Workbench:
         cancel: Callable[[], bool],
         phase: str,
     ) -> Reached:
-        """Make a session that holds `tokens`; what is live stays as it is until `adopt`. Raises Cancelled, ContextFull."""
+        """Make a session that holds `tokens`; what is live stays until `adopt`. Raises Cancelled, ContextFull."""
         if self._reacher is None:
             raise NoModel("No model is open yet.")
         return self._reacher.reach(

@@ -18,6 +18,11 @@ from engine.errors import ContextFull, StateMismatch
 BOS, END, HEADER_SYSTEM, HEADER_USER, HEADER_ASSISTANT = 256, 257, 258, 259, 260
 VOCABULARY = 264
 BLOCK = 64
+SPECIALS = {"<s>": BOS, "<end>": END, "<system>": HEADER_SYSTEM, "<user>": HEADER_USER, "<assistant>": HEADER_ASSISTANT}
+TEMPLATE = (
+    "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '<end>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
 
 
 class FakeTokenizer:
@@ -26,10 +31,24 @@ class FakeTokenizer:
     vocabulary_size = VOCABULARY
     end_ids = frozenset({END})
     bos_id, eos_id = BOS, END
+    add_bos = True
 
     def encode(self, text, *, add_bos=None, parse_special=False, continuation=False):
         ids = list(text.encode("utf-8", "surrogateescape"))
         return ([BOS] if add_bos or (add_bos is None and not continuation) else []) + ids
+
+    def encode_parts(self, parts, *, add_bos=None, continuation=False, guarded=frozenset()):
+        from engine.tokenizer import Parse
+
+        ids = [BOS] if add_bos else []
+        for text, parse in parts:
+            while text:
+                found = [(text.find(s), s) for s in SPECIALS if s in text] if parse is Parse.SPECIAL else []
+                at, special = min(found, default=(len(text), ""))
+                ids += text[:at].encode("utf-8", "surrogateescape")
+                ids += [SPECIALS[special]] if special else []
+                text = text[at + len(special) :]
+        return ids
 
     def decode(self, ids, skip_special=True):
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
@@ -124,7 +143,7 @@ class FakeModel:
     def template(self):
         from engine.chat_template import ChatTemplate
 
-        return ChatTemplate.plain()
+        return ChatTemplate(TEMPLATE, None, "<s>", "<end>", tuple(SPECIALS))
 
     @property
     def sampler_defaults(self):
@@ -182,8 +201,6 @@ class FakeModel:
                 continue
             so_far = text[at + len(prompt) :].encode()
             reply_bytes = reply.encode()
-            marker = so_far.find(b"\x00")
-            so_far = so_far[marker + 1 :]
             if len(so_far) <= len(reply_bytes) and reply_bytes.startswith(so_far):
                 return END if len(so_far) == len(reply_bytes) else reply_bytes[len(so_far)]
         return None
