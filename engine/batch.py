@@ -13,7 +13,7 @@ from engine.hyperparameters import Hyperparameters
 from engine.kernels import plan
 from engine.kernels.attention import ROWS_AT_ONCE
 from engine.kernels.entry import fill_rope_table, forward, switches
-from engine.kernels.matmul import KINDS
+from engine.kernels.matmul import KINDS, TILE
 from engine.kernels.sync import SYNC_BYTES
 from engine.kv import BLOCK, KVLayout
 from engine.pool import ThreadPool
@@ -143,10 +143,11 @@ class Runner:
             table[stride] = 4 * width
         place(plan.LAST_HIDDEN, "last_hidden", dim, n_out)
         codes, scales = _up(columns), _up(columns) // 32
-        place(plan.CODES, "codes", codes, max(rows, n_out), np.int8)
-        place(plan.SCALES, "scales", scales, max(rows, n_out))
-        place(plan.SUMS, "sums", scales, max(rows, n_out), np.int32)
-        table[plan.CODES_STRIDE], table[plan.SCALES_STRIDE] = codes, 4 * scales
+        padded = _up(max(rows, n_out), TILE)
+        place(plan.CODES, "codes", codes, padded, np.int8)
+        place(plan.SCALES, "scales", scales, padded)
+        place(plan.SUMS, "sums", scales, padded, np.int32)
+        table[plan.CODES_STRIDE], table[plan.SCALES_STRIDE] = codes * TILE, 4 * scales * TILE
         group = shape.heads // shape.kv_heads
         tile = max(1, _TILE_ROWS // group)
         scratch = (tile * group + ROWS_AT_ONCE) * (shape.head_dim + BLOCK + 2 * self._layout.channels + 4)

@@ -18,6 +18,7 @@ from engine.kernels.matmul import (
     F32_KIND,
     Q4_0_KIND,
     Q8_0_KIND,
+    TILE,
     matmul_bf16,
     matmul_f16,
     matmul_f32,
@@ -78,8 +79,10 @@ def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens
 def _quantize(batch, row, x, n, codes):
     """Quantize one row of the phase's input, where the model has quantized matrices."""
     if codes is not None:
-        at = batch[P.SCALES_STRIDE] * row
-        quantize_row(x, n, batch[P.CODES] + batch[P.CODES_STRIDE] * row, batch[P.SCALES] + at, batch[P.SUMS] + at)
+        tile, lane = row // TILE, row % TILE
+        at = batch[P.SCALES_STRIDE] * tile + 4 * lane
+        to = batch[P.CODES] + batch[P.CODES_STRIDE] * tile + 32 * lane
+        quantize_row(x, n, to, batch[P.SCALES] + at, batch[P.SUMS] + at)
 
 
 @njit(**OPTIONS)

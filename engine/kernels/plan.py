@@ -59,7 +59,7 @@ M_KIND, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, M_COLUMNS = range(6)
     CODES,  # addresses of the quantized activations of the phase
     SCALES,
     SUMS,
-    CODES_STRIDE,
+    CODES_STRIDE,  # bytes of a tile of tokens
     SCALES_STRIDE,
     POSITIONS,  # address of (rows,) int64
     TABLES,  # address of (rows,) int64: each row's block table

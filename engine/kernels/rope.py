@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from engine.kernels.attention import BLOCK
-from engine.kernels.simd import load_f32, load_half, store_f32, store_half, store_i8
+from engine.kernels.simd import bits_of_f32, float_of, load_f32, load_half, store_f32, store_half, store_i8
 from engine.kernels.vector_math import OPTIONS
 
 # pi/2 in three parts of which the first two have 33 significant bits: n * part is exact for n < 2^20 (fdlibm's split).
@@ -78,13 +78,11 @@ def write_kv_f16(key, value, dims, channels, slot, k, v):
 @njit(**OPTIONS)
 def _q8_scale(x, first, last):
     """The scale of one 32-block as it will be read back, a half: max|x| / 127."""
-    m = np.float32(0.0)
+    m = np.int32(0)
     for i in range(first, last):
-        a = abs(load_f32(x + 4 * i))
-        # Written so that NaN is kept: a NaN scale makes the block NaN, which is refused above the kernel.
-        if not a <= m:
-            m = a
-    return m / np.float32(127.0)
+        # As integers, magnitudes order with NaN above all: it makes the scale NaN, which is refused above the kernel.
+        m = max(m, bits_of_f32(load_f32(x + 4 * i)) & np.int32(0x7FFFFFFF))
+    return float_of(m) / np.float32(127.0)
 
 
 @njit(**OPTIONS)

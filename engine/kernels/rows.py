@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from engine.kernels.matmul import TILE
 from engine.kernels.simd import (
     abs_f32,
     add_f32,
@@ -68,28 +69,24 @@ def silu_row(gate, up, n):
 def quantize_row(x, n, codes, scales, sums):
     """Codes of 8 bits, one scale and one sum for each 32 of n float32 (NUMERICS rule 2). All are addresses.
 
-    codes (n,) i8 in ±127; scales (n/32,) f32; sums (n/32,) i32. A non-finite block gets scale NaN and codes 0.
+    codes: i8 in ±127, scales: f32, sums: i32, of which a token's blocks lie TILE blocks apart (kernels/matmul.py). A
+    non-finite block gets scale NaN and codes 0.
     """
     for k in range(n // 32):
         low, high = load_f32x16(x + 128 * k), load_f32x16(x + 128 * k + 64)
         # As integers, magnitudes order like the numbers, with NaN above Inf above all else.
         m = largest_i32(max_i32(bits_of(abs_f32(low)), bits_of(abs_f32(high))))
-        if m >= _INFINITY_BITS:
-            store_f32(scales + 4 * k, _NAN)
-            _store_block(codes + 32 * k, sums + 4 * k, splat_i32(np.int32(0)), splat_i32(np.int32(0)))
-            continue
         d = float_of(m) / np.float32(127.0)
-        if d < _TINIEST:
-            store_f32(scales + 4 * k, _ZERO)
-            _store_block(codes + 32 * k, sums + 4 * k, splat_i32(np.int32(0)), splat_i32(np.int32(0)))
-            continue
-        store_f32(scales + 4 * k, d)
-        inverse = splat_f32(_ONE / d)
-        _store_block(codes + 32 * k, sums + 4 * k, rounded_codes(low, inverse), rounded_codes(high, inverse))
-
-
-@njit(**OPTIONS)
-def _store_block(codes, total, low, high):
-    store_i8x16(codes, low)
-    store_i8x16(codes + 16, high)
-    store_i32(total, sum_i32(add_i32(low, high)))
+        if m >= _INFINITY_BITS:
+            d = _NAN
+        elif d < _TINIEST:
+            d = _ZERO
+        q_low, q_high = splat_i32(np.int32(0)), splat_i32(np.int32(0))
+        if d > _ZERO:
+            inverse = splat_f32(_ONE / d)
+            q_low, q_high = rounded_codes(low, inverse), rounded_codes(high, inverse)
+        at = k * TILE
+        store_i8x16(codes + 32 * at, q_low)
+        store_i8x16(codes + 32 * at + 16, q_high)
+        store_f32(scales + 4 * at, d)
+        store_i32(sums + 4 * at, sum_i32(add_i32(q_low, q_high)))

@@ -210,6 +210,7 @@ to_f32 = _op(F32x16, I32x16)(lambda b, x: b.sitofp(x, VF))
 to_f64 = _op(F64x16, F32x16)(lambda b, x: b.fpext(x, VD))
 bits_of = _op(I32x16, F32x16)(lambda b, x: b.bitcast(x, VI32))
 from_bits = _op(F32x16, I32x16)(lambda b, x: b.bitcast(x, VF))
+bits_of_f32 = _op(types.int32, types.float32)(lambda b, x: b.bitcast(x, I32))
 float_of = _op(types.float32, types.int32)(lambda b, x: b.bitcast(x, F32))
 
 # arithmetic, lane by lane; never contracted, never reordered (NUMERICS rule 6)
