@@ -80,7 +80,5 @@ def _command_row(name: str) -> Content:
     command = BY_NAME[name]
     keys = ", ".join(key_words(key) for key in command.keys)
     return Content.assemble(
-        (f"{command.usage:<26}", "bold $primary"),
-        (command.help, "$foreground"),
-        (f"  {keys}" if keys else "", "$foreground 55%"),
+        (f"{command.usage:<19}", "bold $primary"), (f" {keys:<8}", "$foreground 55%"), (command.help, "$foreground")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -24,15 +25,20 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(classes="box") as box:
             box.border_title = "HELP"
             box.border_subtitle = "↑ ↓ scroll · Esc closes"
-            yield Static(_page(), markup=False)
+            yield Static("", id="page", markup=False)
+
+    def on_resize(self) -> None:
+        """Fit the page into the window."""
+        box = min(100, int(self.size.width * 0.96))
+        self.query_one("#page", Static).update(_page(box - 6))
 
 
-def _page() -> Content:
+def _page(width: int) -> Content:
     lines = [_heading("Prompt")]
-    lines += [_row(keys, "", what) for keys, what in PROMPT_KEYS]
+    lines += [_row(keys, "", what, width) for keys, what in PROMPT_KEYS]
     for group in GROUPS:
         lines += [Content(""), _heading(group)]
-        lines += [_command(command) for command in COMMANDS if command.group == group]
+        lines += [_command(command, width) for command in COMMANDS if command.group == group]
     lines += [
         Content(""),
         Content.styled(
@@ -48,12 +54,16 @@ def _heading(words: str) -> Content:
     return Content.styled(words.upper(), "bold $accent")
 
 
-def _command(command: Command) -> Content:
+def _command(command: Command, width: int) -> Content:
     keys = ", ".join(key_words(key) for key in command.keys + command.reply_keys)
-    return _row(keys, command.usage if command.slash else command.title, command.help)
+    return _row(keys, command.usage if command.slash else command.title, command.help, width)
 
 
-def _row(keys: str, usage: str, what: str) -> Content:
-    if not usage:
-        return Content.assemble((f"{keys:<34}", "bold $primary"), (what, "$foreground"))
-    return Content.assemble((f"{keys:<9}", "bold $primary"), (f"{usage:<25}", "$secondary"), (what, "$foreground"))
+def _row(keys: str, usage: str, what: str, width: int) -> Content:
+    """Keys, usage, and the sentence wrapped beside them."""
+    if usage:
+        left = Content.assemble((f"{keys:<8}", "bold $primary"), (f"{usage:<24}", "$secondary"))
+    else:
+        left = Content.styled(f"{keys:<32}", "bold $primary")
+    first, *others = wrap(what, max(width - 32, 20))
+    return Content("\n").join([left + first, *[Content(" " * 32 + line) for line in others]])

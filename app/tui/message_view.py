@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -40,7 +41,7 @@ class Ruler(Widget):
     def render(self) -> Content:
         """Draw the line over the whole width."""
         words = " · ".join(f"★ {plain(name)}" for name in self.names)
-        rest = max(self.size.width - len(words) - len(self.detail) - 11, 4)
+        rest = max(self.size.width - cell_len(words) - len(self.detail) - 9, 4)
         return Content.assemble(
             ("──── ", "$accent 40%"), (words, "$accent bold"), (f" · {self.detail} ", "$foreground 55%"),
             ("─" * rest, "$accent 40%"),

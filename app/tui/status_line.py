@@ -10,8 +10,6 @@ from textual.widget import Widget
 
 from app.tui.figures import Progress, gauge, size
 
-GAUGE_WIDTH = 10
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -37,6 +35,10 @@ class StatusLine(Widget):
         """Change some of the facts."""
         self.facts = replace(self.facts, **fields)  # type: ignore[arg-type]
 
+    @property
+    def _gauge_width(self) -> int:
+        return 10 if self.size.width >= 100 else 7
+
     def render(self) -> Content:
         """Draw what fits."""
         parts = [self._progress_part(self.progress)] if self.progress else []
@@ -51,7 +53,7 @@ class StatusLine(Widget):
         return line
 
     def _progress_part(self, progress: Progress) -> Content:
-        full, empty = gauge(progress.share, GAUGE_WIDTH)
+        full, empty = gauge(progress.share, self._gauge_width)
         words = [Content.assemble((f"{progress.label} ", "$accent bold"), (full, "$accent"), (empty, "$accent 30%"))]
         if progress.total > 0:
             words.append(Content(f"{progress.share:.0%}"))
@@ -65,7 +67,7 @@ class StatusLine(Widget):
         if facts.context:
             share = facts.tokens / facts.context
             colour = "$error" if share > 0.95 else "$warning" if share > 0.8 else "$primary"
-            full, empty = gauge(share, GAUGE_WIDTH)
+            full, empty = gauge(share, self._gauge_width)
             parts.append(
                 Content.assemble(
                     ("ctx ", "$foreground 55%"),

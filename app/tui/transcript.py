@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Size
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -54,9 +55,20 @@ class Transcript(VerticalScroll, can_focus=False):
         self._limit = TAIL
         self._shown: list[Shown] = []
 
-    def on_mount(self) -> None:
-        """Follow the end."""
-        self.anchor()
+    def follow(self) -> None:
+        """Go to the end and stay there while the transcript grows.
+
+        What fits stays at the top: an anchor on a transcript that does not fill its window would push it down.
+        """
+        self.anchor(self.max_scroll_y > 0)
+
+    def watch_virtual_size(self, _old: Size, new: Size) -> None:
+        """Begin to follow when the transcript outgrows the window; stop when it fits again."""
+        outgrown = new.height > self.scrollable_content_region.height
+        if outgrown != self.is_anchored:
+            self.anchor(outgrown)
+            if not outgrown:
+                self.scroll_to(y=0, animate=False, force=True)
 
     @property
     def views(self) -> list[MessageView]:
@@ -104,7 +116,7 @@ class Transcript(VerticalScroll, can_focus=False):
             if fresh:
                 await self.mount_all(fresh, before=self._first_behind())
             await self._paint_top(hidden, welcome and not self._shown and writing is None)
-        self.anchor()
+        self.follow()
 
     def _ends_with_reply(self) -> bool:
         return bool(self._shown) and self._shown[-1].role == "assistant"
@@ -149,7 +161,7 @@ class Transcript(VerticalScroll, can_focus=False):
         else:
             view = MessageView(None, "assistant")
             await self.mount(view, before=self._first_behind())
-        self.anchor()
+        self.follow()
         return view
 
     async def end_reply(self) -> None:
@@ -162,13 +174,13 @@ class Transcript(VerticalScroll, can_focus=False):
         await self.query(OfferView).remove()
         if offer is not None:
             await self.mount(OfferView(offer))
-            self.anchor()
+            self.follow()
 
     async def say(self, words: Content | str, severity: str = "information") -> None:
         """Put a notice at the end; it goes with the next message."""
         content = literal(words) if isinstance(words, str) else words
         await self.mount(Inline(content, classes=f"-{severity}"), before=self._offer_view())
-        self.anchor()
+        self.follow()
 
     def _offer_view(self) -> Widget | None:
         found = self.query(OfferView)
