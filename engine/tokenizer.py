@@ -161,6 +161,15 @@ class Tokenizer:
         """Whether the token stands for no plain text (CONTROL or UNKNOWN)."""
         return bool(self._types[self._checked(token)] in (CONTROL, UNKNOWN))
 
+    def token_type(self, token: int) -> int:
+        """NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED or BYTE."""
+        return int(self._types[self._checked(token)])
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """The texts of all special tokens (CONTROL, USER_DEFINED, UNKNOWN), the longest first."""
+        return tuple(text for _, text, _ in self._special)
+
     def is_end_of_turn(self, token: int) -> bool:
         """Whether the model ends its turn, or its text, by this token."""
         return token in self.end_ids
