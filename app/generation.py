@@ -34,7 +34,7 @@ class StopStrings:
         cut = min(found) if found else len(self._held) - max((self._overlap(s) for s in self._stops), default=0)
         shown = self._held[self._released : cut]
         self._released = max(0, self._released - cut)
-        self._held = self._held[cut:]
+        self._held = "" if found else self._held[cut:]
         return shown, bool(found)
 
     def release(self) -> str:

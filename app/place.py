@@ -102,6 +102,11 @@ class Place:
         """The system message in force."""
         return next((n.text for n in reversed(self.path) if n.role == "system"), "")
 
+    def system_was(self) -> str:
+        """The system message that was in force when the last tokens were made."""
+        last = max((i for i, n in enumerate(self.path) if n.tokens), default=-1)
+        return next((n.text for n in reversed(self.path[: last + 1]) if n.role == "system"), "")
+
     def prompt_keys(self) -> set[str]:
         """The prompt keys of the nodes that hold tokens."""
         return {n.prompt_key for n in self.path if n.tokens}

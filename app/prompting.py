@@ -39,7 +39,8 @@ def next_turn(model: Model, place: Place, text: str, *, raw: bool = False) -> Tu
         new = model.tokenizer.encode(text, continuation=keep > 0)
         return TurnPlan(keep, tuple(new), len(tokens) - keep)
     history = [*place.history(), Past("user", text, ())]
-    return _plan(model, history, place.system(), place.date, tokens, readable)
+    grows = readable and place.system() == place.system_was()
+    return _plan(model, history, place.system(), place.date, tokens, readable, grows)
 
 
 def turns_to_drop(model: Model, place: Place, text: str) -> int:
@@ -48,7 +49,7 @@ def turns_to_drop(model: Model, place: Place, text: str) -> int:
     turns = sum(past.role != "assistant" for past in history) - 1
     fits = 0
     for drop in range(1, turns + 1):
-        plan = _plan(model, without_turns(history, drop), place.system(), place.date, [], False)
+        plan = _plan(model, without_turns(history, drop), place.system(), place.date, [], False, False)
         if plan.length <= ROOM_LEFT * model.context_length:
             return drop
         if plan.length < model.context_length and not fits:
@@ -67,13 +68,22 @@ def without_turns(history: Sequence[Past], turns: int) -> list[Past]:
     return []
 
 
-def _plan(model: Model, history: Sequence[Past], system: str, date: str, tokens: list[int], readable: bool) -> TurnPlan:
+def _plan(
+    model: Model,
+    history: Sequence[Past],
+    system: str,
+    date: str,
+    tokens: list[int],
+    readable: bool,
+    grows: bool,
+) -> TurnPlan:
+    """Plan a turn. `readable`: the tokens are of this model's vocabulary; `grows`: they may go on as they are."""
     messages = [{"role": "system", "content": system}] if system else []
     messages += [{"role": "assistant" if p.role == "assistant" else "user", "content": p.text} for p in history]
     day = date or None
     # Questions behind the last reply that got no answer are rendered together with the new one.
     at = next((p.end for p in reversed(history) if p.role == "assistant"), len(tokens))
-    if readable and at >= 0:
+    if grows and at >= 0:
         turn = model.template.next_turn(model.tokenizer, messages, tokens[:at], date=day)
         if turn.dropped == 0:
             ids = [*tokens[:at], *turn.new]

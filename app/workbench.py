@@ -82,18 +82,17 @@ class Workbench:
     def expectation(self, node_id: str, state_key: str, library: Library) -> Expectation:
         """Find the stored digest to compare a node's logits with, and how its model differs from the open one."""
         model = self.need_model()
-        saved_with = state_key
         rows: dict[str, NodeState] = {row.state_key: row for row in library.node_states(node_id)}
         if model.state_key in rows:
             return Expectation(rows[model.state_key].logits_digest)
-        for state_key in [saved_with, *rows]:
-            if not state_key or state_key == model.state_key:
+        for other in [state_key, *rows]:
+            if not other or other == model.state_key:
                 continue
-            info = library.model_info(state_key)
+            info = library.model_info(other)
             differs = info.differing_fields(model_info(model)) if info else ("model",)
             # The same model computed by another version of the arithmetic is worth a comparison: it may still agree.
             numerics_only = all(field in NUMERICS_FIELDS for field in differs)
-            digest = rows[state_key].logits_digest if numerics_only and state_key in rows else ""
+            digest = rows[other].logits_digest if numerics_only and other in rows else ""
             return Expectation(digest, differs, info.name if info else "")
         return Expectation()
 

@@ -194,12 +194,12 @@ class FakeModel:
         return logits
 
     def _scripted(self, tokens):
-        text = self.tokenizer.decode(tokens)
+        raw = bytes(t for t in tokens if t < 256)
         for prompt, reply in self.script.items():
-            at = text.rfind(prompt)
+            at = raw.rfind(prompt.encode())
             if at < 0:
                 continue
-            so_far = text[at + len(prompt) :].encode()
+            so_far = raw[at + len(prompt.encode()) :]
             reply_bytes = reply.encode()
             if len(so_far) <= len(reply_bytes) and reply_bytes.startswith(so_far):
                 return END if len(so_far) == len(reply_bytes) else reply_bytes[len(so_far)]

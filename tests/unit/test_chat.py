@@ -1,0 +1,523 @@
+"""The conversation controller over the scripted engine and the real store."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.chat import Chat, ChatOptions
+from app.errors import NothingToDo
+from app.events import (
+    ContextFullOffer,
+    Delta,
+    Notice,
+    PendingFound,
+    PositionChanged,
+    Progress,
+    ReplyDone,
+    Restored,
+    RunnerUpOffer,
+    Saved,
+    TurnCommitted,
+)
+from app.libraries import own_library
+from app.workbench import ModelOptions
+from snapshots import NameTaken, NothingToUndo, StoreFull, UnknownRef
+from tests.fake_engine import END, FakeEngine
+
+MODEL = Path("fake.gguf")
+
+
+class Heard:
+    """What a chat emitted; `on` runs a function when an event of a type comes by for the n-th time."""
+
+    def __init__(self):
+        self.events, self._actions = [], []
+
+    def __call__(self, event):
+        self.events.append(event)
+        for kind, left, act in list(self._actions):
+            if isinstance(event, kind):
+                left[0] -= 1
+                if left[0] == 0:
+                    act()
+
+    def on(self, kind, nth, act):
+        self._actions.append((kind, [nth], act))
+
+    def of(self, kind):
+        return [e for e in self.events if isinstance(e, kind)]
+
+    def text(self):
+        return "".join(e.text for e in self.of(Delta))
+
+
+@pytest.fixture
+def chats():
+    """Makes chats on the test's own library and closes them."""
+    made = []
+
+    def make(options=None, engine=None, *, load=True, at=None, **fake):
+        heard = Heard()
+        options = options or ChatOptions(limit=12, seed=7)
+        chat = Chat(heard, options, engine=engine or FakeEngine(**fake), model=MODEL)
+        chat.start(at)
+        if load:
+            chat.load_model()
+        chat.heard = heard
+        made.append(chat)
+        return chat
+
+    yield make
+    for chat in made:
+        chat.close()
+
+
+def tokens_here(chat):
+    return chat._core.place.tokens()
+
+
+def test_the_question_is_in_the_library_before_anything_is_computed(chats):
+    chat = chats()
+    fed = []
+    model = chat.model
+    chat.heard.on(TurnCommitted, 1, lambda: fed.append(model.fed))
+    chat.send("hello")
+    assert fed == [0]
+    roles = [(m.role, m.text) for m in chat.transcript()]
+    assert roles[0] == ("user", "hello")
+    assert roles[1] == ("assistant", chat.heard.text())
+    assert chat.heard.of(ReplyDone)[0].stop == "length"
+
+
+def test_every_listed_token_was_fed_and_the_next_turn_only_appends(chats):
+    chat = chats(script={"hi<assistant>": "x", "hello": "Good day", "more": "And night"})
+    chat.send("hello")
+    before = tokens_here(chat)
+    assert END not in before[-1:]
+    assert chat.heard.of(ReplyDone)[0].stop == "stop"
+    fed = chat.model.fed
+    chat.send("more")
+    after = tokens_here(chat)
+    assert after[: len(before)] == before
+    assert chat.model.fed - fed == len(after) - len(before), "only the new turn was computed"
+    assert [m.text for m in chat.transcript()] == ["hello", "Good day", "more", "And night"]
+
+
+def test_a_restart_opens_where_it_was_left_and_goes_on_with_the_same_tokens(chats):
+    options = ChatOptions(limit=30, seed=7)
+    whole = chats(options)
+    whole.send("tell me")
+    whole.new_conversation()
+    split = chats(ChatOptions(limit=11, seed=7))
+    split.new_conversation()
+    split.send("tell me")
+    split.flush()
+    first = split.heard.text()
+    again = chats(ChatOptions(limit=19))
+    assert [m.text for m in again.transcript()] == ["tell me", first]
+    restored = again.heard.of(Restored)[0]
+    assert (restored.rung, restored.prefilled, restored.bit_exact) == ("bundle", 0, True)
+    again.continue_reply()
+    assert first + again.heard.text() == whole.heard.text()
+
+
+def test_a_purged_cache_is_recomputed_and_says_bit_exact(chats):
+    chat = chats()
+    chat.send("hello")
+    chat.flush()
+    import shutil
+
+    from app.config import directories
+
+    shutil.rmtree(directories().cache)
+    again = chats()
+    restored = again.heard.of(Restored)[0]
+    assert (restored.rung, restored.reused, restored.bit_exact) == ("recomputed", 0, True)
+    again.flush()
+    healed = chats()
+    assert healed.heard.of(Restored)[0].rung == "bundle"
+
+
+def test_another_model_with_the_same_tokenizer_is_named(chats):
+    chat = chats()
+    chat.send("hello")
+    chat.flush()
+    other = chats(version="2")
+    restored = other.heard.of(Restored)[0]
+    assert restored.differs == ("numerics",)
+    assert restored.bit_exact is False
+    assert "numerics version" in restored.sentence
+
+
+def test_stop_keeps_what_was_written(chats):
+    chat = chats(ChatOptions(limit=200, seed=1), step_s=0.001)
+    chat.heard.on(Delta, 5, chat.stop)
+    chat.send("hello")
+    done = chat.heard.of(ReplyDone)[0]
+    assert done.stop == "cancelled"
+    assert done.node.text == chat.heard.text()
+    assert done.node.own_tokens < 10
+    chat.continue_reply()
+    assert chat.transcript()[-1].continues
+
+
+def test_stop_while_the_prompt_is_read_keeps_the_question(chats):
+    chat = chats(ChatOptions(limit=5, seed=1, models=ModelOptions(batch_size=4)), prefill_s=0.02)
+    chat.heard.on(Progress, 4, chat.stop)
+    chat.send("a long question that is read in parts")
+    assert [m.role for m in chat.transcript()] == ["user"]
+    assert chat.pending_reply() is not None
+    chat.go_on()
+    assert [m.role for m in chat.transcript()] == ["user", "assistant"]
+
+
+def test_regenerate_adds_a_sibling_with_new_dice(chats):
+    chat = chats()
+    chat.send("hello")
+    first = chat.transcript()[-1]
+    chat.regenerate()
+    second = chat.transcript()[-1]
+    assert second.sibling_ids == (first.node_id, second.node_id)
+    assert second.sibling_index == 1
+    assert second.text != first.text
+
+
+def test_regenerate_at_temperature_zero_offers_the_runner_up(chats):
+    chat = chats(ChatOptions(limit=6, forced={"temperature": 0.0}))
+    chat.send("hello")
+    first = chat.transcript()[-1]
+    chat.regenerate()
+    offer = chat.heard.of(RunnerUpOffer)[0]
+    assert chat.transcript()[-1] == first
+    chat.regenerate(runner_up=True)
+    assert chat.transcript()[-1].text.startswith(offer.text)
+    assert chat.transcript()[-1].text[0] != first.text[0]
+
+
+def test_edit_adds_a_sibling_and_keeps_the_old_question(chats):
+    chat = chats()
+    chat.send("hello")
+    question = chat.transcript()[0]
+    chat.edit(question.node_id, "goodbye")
+    now = chat.transcript()
+    assert now[0].text == "goodbye"
+    assert now[0].sibling_ids == (question.node_id, now[0].node_id)
+    assert [m.text for m in chat.transcript_of(question.node_id)] == ["hello"]
+
+
+def test_names_restore_and_undo(chats):
+    chat = chats()
+    chat.send("one")
+    chat.save("intro")
+    chat.send("two")
+    assert len(chat.transcript()) == 4
+    chat.restore("intro")
+    assert len(chat.transcript()) == 2
+    assert chat.heard.of(Restored)[-1].rung == "bundle"
+    chat.undo()
+    assert len(chat.transcript()) == 4
+    with pytest.raises(NameTaken):
+        chat.save("intro")
+    chat.save("intro", force=True)
+    assert chat.labels()["intro"] == chat.transcript()[-1].node_id
+    with pytest.raises(UnknownRef) as wrong:
+        chat.restore("intor")
+    assert "intro" in wrong.value.nearest
+
+
+def test_a_failed_restore_leaves_the_live_chat_untouched(chats, monkeypatch):
+    chat = chats()
+    chat.send("one")
+    chat.save("intro")
+    chat.send("two")
+    before, session = chat.transcript(), chat._core.bench.session
+    chat._core.bench.session = None
+    monkeypatch.setattr(type(chat._core.library), "load_state", _raise)
+    monkeypatch.setattr(chat.model, "prefill", _raise)
+    chat._core.bench.session = session
+    session_tokens = list(session.tokens)
+    monkeypatch.setattr(type(session), "fork", _raise)
+    with pytest.raises(OSError, match="broken"):
+        chat.restore("intro")
+    assert chat.transcript() == before
+    assert chat._core.bench.session is session
+    assert list(session.tokens) == session_tokens
+
+
+def _raise(*_, **__):
+    raise OSError("broken")
+
+
+def test_fork_goes_to_the_past_and_a_message_there_makes_a_branch(chats):
+    chat = chats()
+    chat.send("one")
+    base = chat.transcript()[-1].node_id
+    chat.send("two")
+    chat.fork("other", base)
+    assert chat.labels()["other"] == base
+    chat.send("three")
+    rows = chat.tree()
+    children = [r for r in rows if r.parent_id == base]
+    assert sorted(r.preview for r in children) == ["three", "two"]
+    assert [r.is_here for r in rows].count(True) == 1
+
+
+def test_a_token_inside_a_reply_can_be_restored(chats):
+    chat = chats()
+    chat.send("one")
+    whole = chat.transcript()[-1]
+    chat.save("end")
+    chat.restore("end@4")
+    assert chat.transcript()[-1].own_tokens == 4
+    assert whole.text.startswith(chat.transcript()[-1].text)
+    chat._options = None
+    chat.continue_reply()
+    said = "".join(m.text for m in chat.transcript() if m.role == "assistant")
+    assert said.startswith(whole.text)
+
+
+def test_quicksave_in_mid_reply_splits_the_reply_and_changes_no_token(chats):
+    plain = chats(ChatOptions(limit=40, seed=3))
+    plain.send("hello")
+    chat = chats(ChatOptions(limit=40, seed=3), step_s=0.002)
+    chat.new_conversation()
+    reached, results = threading.Event(), []
+    chat.heard.on(Delta, 10, reached.set)
+
+    def press():
+        reached.wait(5)
+        results.append(chat.quicksave())
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    chat.send("hello")
+    presser.join(5)
+    parts = [m for m in chat.transcript() if m.role == "assistant"]
+    assert [p.stop for p in parts] == ["saved", "length"]
+    assert "quick" in parts[0].labels
+    assert "".join(p.text for p in parts) == plain.heard.text() == chat.heard.text()
+    chat.quickload()
+    assert chat.transcript()[-1].node_id == parts[0].node_id
+    chat.continue_reply()
+    assert "".join(m.text for m in chat.transcript()[1:]).startswith(plain.heard.text())
+
+
+def test_quickload_again_goes_one_further_back(chats):
+    chat = chats()
+    chat.send("one")
+    chat.quicksave()
+    chat.send("two")
+    chat.quicksave()
+    chat.send("three")
+    lengths = []
+    for _ in range(3):
+        chat.quickload()
+        lengths.append(len(chat.transcript()))
+    assert lengths == [4, 2, 4]
+    assert "/undo" in chat.heard.of(Restored)[-1].sentence
+
+
+def test_quickload_in_mid_reply_stops_it_and_keeps_the_part(chats):
+    chat = chats(ChatOptions(limit=500, seed=3), step_s=0.002)
+    with pytest.raises(NothingToDo):
+        chat.quickload()
+    chat.set_system("be brief")
+    chat.quicksave()
+    loader = threading.Thread(target=chat.quickload)
+    chat.heard.on(Delta, 8, loader.start)
+    chat.send("hello")
+    loader.join(10)
+    assert [m.role for m in chat.transcript()] == ["system"]
+    texts = {r.role for r in chat.tree()}
+    assert "assistant" in texts
+
+
+def test_delete_and_undo(chats):
+    chat = chats()
+    chat.send("one")
+    chat.send("two")
+    chat.delete(chat.transcript()[2].node_id)
+    assert len(chat.transcript()) == 2
+    chat.undo()
+    assert len(chat.transcript()) == 4
+    chat.redo()
+    assert len(chat.transcript()) == 2
+
+
+def test_undo_takes_the_whole_turn_back(chats):
+    chat = chats()
+    chat.send("one")
+    chat.send("two")
+    chat.undo()
+    assert [m.text for m in chat.transcript()][:1] == ["one"]
+    assert len(chat.transcript()) == 2
+    chat.undo()
+    assert chat.transcript() == []
+    with pytest.raises(NothingToUndo):
+        chat.undo()
+
+
+def test_back_steps_in_front_of_the_last_question(chats):
+    chat = chats()
+    chat.send("one")
+    chat.send("two")
+    chat.back()
+    assert len(chat.transcript()) == 2
+
+
+def test_a_system_message_comes_first_in_the_next_prompt(chats):
+    chat = chats(script={"hello": "yes"})
+    chat.send("hello")
+    chat.set_system("be brief")
+    chat.send("again")
+    text = chat.model.tokenizer.decode(tokens_here(chat))
+    assert text.startswith("be brief" + "hello" + "yes" + "again")
+    assert any("drops" in n.sentence for n in chat.heard.of(Notice))
+
+
+def test_a_full_context_offers_a_branch_and_the_original_stays(chats):
+    chat = chats(ChatOptions(limit=8, seed=1), context=70)
+    for text in ("one one one", "two two two"):
+        chat.send(text)
+    before = chat.transcript()
+    chat.send("three three three three three")
+    offer = chat.heard.of(ContextFullOffer)[0]
+    assert offer.drop_turns >= 1
+    assert offer.limit == 70
+    assert chat.transcript() == before, "nothing of a message that does not fit is committed"
+    chat.drop_oldest_turns(offer.drop_turns, offer.draft)
+    now = chat.transcript()
+    assert now[-2].text == offer.draft
+    assert before[0].node_id not in {m.node_id for m in now}
+    assert [m.text for m in chat.transcript_of(before[-1].node_id)] == [m.text for m in before]
+
+
+def test_a_full_disk_keeps_the_turn_in_memory_and_writes_it_later(chats, monkeypatch):
+    chat = chats(script={"one": "uno", "two": "dos"})
+    library = type(chat._core.library)
+    real = library.add_node
+
+    def full(*_, **__):
+        raise StoreFull("no space")
+
+    monkeypatch.setattr(library, "add_node", full)
+    chat.send("one")
+    assert [m.text for m in chat.transcript()] == ["one", "uno"]
+    assert any(n.severity == "error" and "memory" in n.sentence for n in chat.heard.of(Notice))
+    monkeypatch.setattr(library, "add_node", real)
+    chat.send("two")
+    again = chats(load=False)
+    assert [m.text for m in again.transcript()] == ["one", "uno", "two", "dos"]
+
+
+def test_a_failing_save_is_one_notice_and_the_chat_goes_on(chats, monkeypatch):
+    chat = chats()
+
+    def full(*_, **__):
+        raise StoreFull("no space")
+
+    monkeypatch.setattr(type(chat._core.library), "save_state", full)
+    chat.send("one")
+    chat.send("two")
+    chat.flush()
+    said = [n for n in chat.heard.of(Notice) if "disk is full" in n.sentence]
+    assert len(said) == 1
+    assert len(chat.transcript()) == 4
+
+
+def test_a_dead_reply_is_offered_and_goes_on_exactly(chats, monkeypatch):
+    whole = chats(ChatOptions(limit=30, seed=5))
+    whole.send("hello")
+    whole.new_conversation()
+    dying = chats(ChatOptions(limit=30, seed=5))
+    dying.new_conversation()
+    journals = []
+    real = type(dying._core.library).begin_journal
+
+    def begin(self, start):
+        journals.append(real(self, start))
+        return journals[-1]
+
+    monkeypatch.setattr(type(dying._core.library), "begin_journal", begin)
+
+    class Killed(BaseException):
+        pass
+
+    def die():
+        for journal in journals:
+            journal.close()  # what the kernel does for a killed process
+        monkeypatch.setattr(dying._core.place, "commit", _raise)
+        raise Killed
+
+    dying.heard.on(Delta, 12, die)
+    with pytest.raises((Killed, OSError)):
+        dying.send("hello")
+    again = chats(ChatOptions())
+    pending = again.pending_reply()
+    assert 10 <= pending.tokens <= 13
+    again.go_on()
+    texts = [m.text for m in again.transcript()]
+    assert texts == ["hello", whole.heard.text()]
+    assert again.pending_reply() is None
+
+
+def test_the_prompt_cache_works_across_conversations_and_restarts(chats):
+    text = "a rather long beginning that two conversations share, long enough for whole blocks of it, surely, yes"
+    chat = chats()
+    chat.send(text)
+    chat.flush()
+    again = chats(ChatOptions(limit=3, seed=9))
+    again.new_conversation()
+    again._core.bench.session = None
+    again.send(text)
+    done = again.heard.of(ReplyDone)[0]
+    assert done.stats.reused_tokens >= 64
+    assert done.stats.prefilled_tokens <= 1 + len(tokens_here(again)) % 64
+
+
+def test_incognito_writes_nothing(chats):
+    chat = chats(ChatOptions(limit=5, seed=1, incognito=True))
+    chat.send("secret")
+    assert len(chat.transcript()) == 2
+    chat.undo()
+    assert own_library(must_exist=True) is None
+
+
+def test_stop_strings_end_a_reply_and_are_not_shown(chats):
+    chat = chats(ChatOptions(limit=50, forced={"stop": ["END"], "temperature": 0.0}), script={"go": "abc ENDxyz"})
+    chat.send("go")
+    done = chat.heard.of(ReplyDone)[0]
+    assert (done.node.text, done.stop) == ("abc ", "stop")
+    assert chat.heard.text() == "abc "
+
+
+def test_a_character_is_never_split_over_a_save(chats):
+    chat = chats(ChatOptions(limit=60, forced={"temperature": 0.0}), script={"go": "naïve 日本語 text"}, step_s=0.001)
+    pressed = [0]
+
+    def press():
+        pressed[0] += 1
+        threading.Thread(target=chat.quicksave).start()
+
+    for n in range(1, 12):
+        chat.heard.on(Delta, n, press)
+    chat.send("go")
+    assert chat.heard.text() == "naïve 日本語 text"
+    assert "".join(m.text for m in chat.transcript()[1:]) == "naïve 日本語 text"
+
+
+def test_saved_arrives_after_every_message(chats):
+    chat = chats()
+    chat.send("one")
+    chat.flush()
+    ids = {m.node_id for m in chat.transcript()}
+    assert {e.node_id for e in chat.heard.of(Saved)} == ids
+    assert chat.heard.of(PositionChanged) is not None
+
+
+def test_pending_is_announced_by_restore(chats):
+    chat = chats()
+    chat.send("one")
+    assert chat.heard.of(PendingFound) == []
+    assert chat.pending_reply() is None
