@@ -1,0 +1,1 @@
+"""The fault battery of the store, its quick share."""
