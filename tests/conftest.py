@@ -5,11 +5,9 @@ person's real data, cache or configuration.
 """
 
 import atexit
-import hashlib
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -21,21 +19,16 @@ TEST_CACHE = ROOT / ".test-cache"
 
 
 def _jit_cache_dir() -> Path:
-    """A folder named after the kernels' sources: Numba itself sees a change only in the function's own file."""
-    digest = hashlib.blake2b(digest_size=6)
-    for path in sorted((ROOT / "engine").rglob("*.py")):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    folder = TEST_CACHE / f"jit-{digest.hexdigest()}"
+    """One folder for all sessions; the engine makes a folder in it for each state of its kernels and each CPU."""
+    folder = TEST_CACHE / "jit"
     folder.mkdir(parents=True, exist_ok=True)
-    os.utime(folder)
-    for old in TEST_CACHE.glob("jit-*"):
-        if old != folder and time.time() - old.stat().st_mtime > 7200:
-            shutil.rmtree(old, ignore_errors=True)
+    states = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    for old in states[:-12]:
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-if "NUMBA_CACHE_DIR" not in os.environ:
-    os.environ["NUMBA_CACHE_DIR"] = str(_jit_cache_dir())
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_jit_cache_dir()))
 
 _HOME = Path(tempfile.mkdtemp(prefix="forkpoint-test-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

@@ -30,7 +30,7 @@ STORY_PROMPT = "Once upon a time, there was a little girl named"
 LIST_TOKENS = 600
 POSITIONS = (0, 1, 63, 64, 130, 599)
 STORY_TOKENS = 200
-STORY_POSITIONS = (0, 5, 63, 64, 128, 199)
+STORY_POSITIONS = tuple(range(0, STORY_TOKENS, 9))
 
 
 @contextlib.contextmanager

@@ -85,8 +85,13 @@ def test_stories_logits_agree_with_llama_cpp(stories_path, open_model, golden_lo
     golden = GOLDENS["stories260K"]
     assert make_models.digest(stories_path) == golden["digest"]
     ours = open_model(stories_path, threads=2).all_logits(golden["tokens"])
-    theirs = golden_logits["stories260K"]
-    assert np.abs(ours[golden["positions"]] - theirs).max() <= 5e-4 * np.abs(theirs).max()
+    error = np.abs(ours[golden["positions"]] - golden_logits["stories260K"]).max(axis=1) / golden["largest_logit"]
+    assert np.quantile(error, 0.9) <= 5e-4
+    # This model is steep: at some positions the rounding of keys and values to float16 alone moves the logits further
+    # than that, in either program. There ours must still be nearer to float64 than llama.cpp's worst.
+    exact = Reference.read(stories_path).logits(golden["tokens"])
+    assert np.abs(ours - exact).max() <= golden["peer_largest_distance"]
+    assert rms(ours - exact) <= golden["peer_rms_distance"]
 
 
 def test_stories_greedy_text(stories_path, open_model):
@@ -98,8 +103,7 @@ def test_stories_greedy_text(stories_path, open_model):
     model.prefill(session, tokens)
     while session.position < len(golden["tokens"]):
         model.step([session], [int(np.argmax(session.logits))])
-    made = list(session.tokens)[len(tokens) :]
-    assert model.tokenizer.decode(made).startswith(STORY_TEXT.lstrip(" ")) or model.tokenizer.decode(made).startswith(
-        STORY_TEXT
-    )
+    text = model.tokenizer.decode(session.tokens)
+    assert text.lstrip() == golden["prompt"] + golden["text"]
+    assert text.lstrip().startswith(golden["prompt"] + STORY_TEXT)
     assert list(session.tokens) == golden["tokens"]
