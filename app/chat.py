@@ -27,6 +27,7 @@ from app.events import (
     Status,
     TreeRow,
 )
+from app.generation import Reply
 from app.libraries import borrow, memory_library, own_library
 from app.moving import Moving
 from app.talking import Talking
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
 
 LAST_MODEL = "model"
+__all__ = ["Chat", "ChatOptions", "bundled_model", "open_chat"]
 
 
 def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine | None = None) -> Chat:
@@ -65,10 +67,10 @@ def bundled_model() -> Path:
     """Give the model that comes with forkpoint. Raises NoModel where it is missing."""
     import assets
 
-    path = Path(assets.bundled_model_path())
-    if not path.is_file():
-        raise NoModel("The bundled model is missing; name a GGUF file with -m FILE.")
-    return path
+    try:
+        return assets.bundled_model_path()
+    except FileNotFoundError as error:
+        raise NoModel("The bundled model is missing; name a GGUF file with -m FILE.") from error
 
 
 class Chat:
@@ -218,6 +220,21 @@ class Chat:
         """The system message in force, "" where there is none."""
         return self._core.place.system()
 
+    @property
+    def last_reply(self) -> Reply | None:
+        """The reply that was written last in this process: its ids, text and reason."""
+        return self._core.last_reply
+
+    @property
+    def dice_key(self) -> bytes:
+        """The dice of the next token; their position is the number of tokens."""
+        return self._core.dice
+
+    def logits_digest(self) -> str | None:
+        """Give the digest of the live session's logits (blake2b-256 hex); None where there are none."""
+        session = self._core.bench.session
+        return session.logits_digest() if session is not None and session.logits is not None else None
+
     # ---- the model ----------------------------------------------------------------------------------------------
 
     @property
@@ -239,7 +256,7 @@ class Chat:
             model = core.bench.need_model()
             if path is not None:
                 core.emit(ModelReady(model.name, model.context_length, load_s))
-                if not core.options.incognito and core.options.moves_head:
+                if not core.options.incognito and not core.options.window:
                     core.library.remember_setting(LAST_MODEL, str(model.path))
             if self._start_token is not None:
                 place = core.place
@@ -252,13 +269,13 @@ class Chat:
 
     # ---- talking ------------------------------------------------------------------------------------------------
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, *, raw: bool = False) -> None:
         """Commit the user's message, then compute and commit the reply.
 
         Emits TurnCommitted, Progress(prefill), ReplyStarted, Delta..., ReplyDone, later Saved. Emits ContextFullOffer
-        and commits nothing when the message does not fit.
+        and commits nothing when the message does not fit. `raw` appends the text as it is, without the template.
         """
-        self._talking.send(text)
+        self._talking.send(text, raw=raw)
 
     def regenerate(self, node_id: str | None = None, *, runner_up: bool = False) -> None:
         """Write another reply beside the last one (or beside the reply `node_id`), with new dice.

@@ -1,0 +1,41 @@
+"""`forkpoint`: the way in. Runs a command; every error becomes one sentence on stderr and a documented exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and give its exit code; no traceback reaches a person unless FORKPOINT_DEBUG is set."""
+    import click
+
+    from app.cli import cli
+    from app.sentences import exit_code, one_line, sentence
+
+    # A name in arguments or in a model file may hold anything: what a terminal cannot encode must not be an error.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if stream is sys.stderr else "surrogateescape")
+    try:
+        result = cli.main(args=arguments, prog_name="forkpoint", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        print(f"forkpoint: {one_line(error.format_message())}", file=sys.stderr)
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("FORKPOINT_DEBUG"):
+            raise
+        print(f"forkpoint: {sentence(error)}", file=sys.stderr)
+        return exit_code(error)
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The command line's tree of commands. Each command's module is imported when it is used, so that --help is fast."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.sentences import exit_code_table
+
+_COMMANDS = {
+    "run": "app.cli_run",
+    "list": "app.cli_library",
+    "tree": "app.cli_library",
+    "show": "app.cli_library",
+    "rename": "app.cli_library",
+    "delete": "app.cli_library",
+    "undo": "app.cli_library",
+    "stats": "app.cli_library",
+    "verify": "app.cli_verify",
+    "models": "app.cli_model",
+    "tokenize": "app.cli_model",
+    "eval": "app.cli_model",
+    "bench": "app.cli_bench",
+}
+_HELP = {
+    "run": "One reply on stdout, no screen.",
+    "list": "List conversations and savepoints.",
+    "tree": "Show a conversation as a tree.",
+    "show": "Show the messages up to a savepoint.",
+    "rename": "Give a savepoint another name.",
+    "delete": "Delete a message and what is behind it; undo brings it back.",
+    "undo": "Reverse the last action.",
+    "stats": "Count what is saved.",
+    "verify": "Recompute a savepoint and compare every digest.",
+    "models": "List models.",
+    "tokenize": "Print a text's token ids.",
+    "eval": "Perplexity and logits of a text.",
+    "bench": "Measure speed and sizes.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports their modules only to run them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names in the order of the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        module = _COMMANDS.get(name)
+        return getattr(importlib.import_module(module), f"{name}_command") if module else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' list without importing one of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _HELP[name]) for name in _COMMANDS])
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a model is opened."""
+    for decorator in (
+        click.option("--cache-type", type=click.Choice(["f16", "q8_0"]), help="How keys and values are kept."),
+        click.option("-c", "--ctx-size", "context", type=click.IntRange(1), metavar="N", help="Context size."),
+        click.option("-t", "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads to compute with."),
+        model_option,
+    ):
+        command = decorator(command)
+    return command
+
+
+def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -m."""
+    return click.option(
+        "-m", "--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model file [default: bundled]."
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"forkpoint {version('forkpoint')}")
+        ctx.exit()
+
+
+_EPILOG = (
+    "REF is a name, an id prefix, `quick` or `HEAD`; REF~n is n turns back, REF@n a token inside.\n\n\b\nExit codes:\n"
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    epilog=_EPILOG + exit_code_table(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@model_options
+@click.option("--at", metavar="REF", help="Open a savepoint.")
+@click.option("--resume", is_flag=True, help="Pick what to open from a list.")
+@click.option("--no-save", is_flag=True, help="Incognito: nothing is written.")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    model: Path | None,
+    at: str | None,
+    resume: bool,
+    no_save: bool,
+    threads: int | None,
+    context: int | None,
+    cache_type: Any,
+) -> int:
+    """Chat with a local model. Every moment of a conversation can be saved, named, forked and restored, bit for bit.
+
+    Without a command the screen opens where it was left.
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    from app.config import TuiOptions
+    from app.tui.app import run_tui
+
+    options = TuiOptions(
+        model=model,
+        at=at,
+        resume=resume,
+        no_save=no_save,
+        threads=threads,
+        context=context,
+        cache_type=cache_type,
+    )
+    return int(run_tui(options) or 0)

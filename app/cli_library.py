@@ -1,0 +1,242 @@
+"""Commands on the library: list, tree, show, rename, delete, undo, stats. None of them needs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+
+from app.cli import json_option
+from app.errors import NothingToDo
+from app.terminal import ago, print_json, print_table, size, write_text
+from snapshots import Action, Library, Node, Twig, UnknownName, UnknownRef
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+@contextmanager
+def _reading() -> Iterator[Library | None]:
+    """The library, or None where there is none yet: looking at it makes no files."""
+    from app.libraries import own_library
+
+    library = own_library(must_exist=True)
+    try:
+        yield library
+    finally:
+        if library is not None:
+            library.close()
+
+
+@contextmanager
+def _library(ref: str) -> Iterator[Library]:
+    """The library in which `ref` must be. Raises UnknownRef where there is no library."""
+    with _reading() as library:
+        if library is None:
+            raise UnknownRef(ref)
+        yield library
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A record of the store as a JSON object."""
+    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else dict(record._asdict())
+
+
+@click.command("list", context_settings=_SETTINGS)
+@json_option
+def list_command(as_json: bool) -> None:
+    """List conversations and savepoints, the last used first."""
+    with _reading() as library:
+        savepoints = (
+            [_savepoint_row(library, s.node_id, s.name, s.moved) for s in library.savepoints()] if library else []
+        )
+        conversations = [_plain(c) for c in library.conversations()] if library else []
+    if as_json:
+        print_json({"savepoints": savepoints, "conversations": conversations})
+        return
+    if not conversations:
+        print("Nothing is saved yet.")
+        return
+    if savepoints:
+        rows = [(s["name"], s["id"][:8], s["turn"], s["tokens"], ago(s["moved"]), s["text"]) for s in savepoints]
+        print_table(("SAVEPOINT", "ID", "TURN", "TOKENS", "NAMED", "TEXT"), rows)
+        print()
+    shown = [(c["id"][:8], ago(c["last_used"]), c["title"] or "(no title)") for c in conversations]
+    print_table(("CONVERSATION", "USED", "TITLE"), shown)
+
+
+def _savepoint_row(library: Library, node_id: str, name: str, moved: float) -> dict[str, Any]:
+    node = library.node(node_id)
+    return {
+        "name": name,
+        "id": node.id,
+        "conversation": node.conversation_id,
+        "turn": node.turn,
+        "tokens": node.n_tokens,
+        "moved": moved,
+        "text": " ".join(node.text.split())[:60],
+    }
+
+
+@click.command("tree", context_settings=_SETTINGS)
+@click.argument("ref", required=False)
+@json_option
+def tree_command(ref: str | None, as_json: bool) -> None:
+    """Show the tree of the last used conversation, or of the one that REF is in."""
+    with _reading() as library:
+        if library is None or not library.conversations():
+            if ref is not None:
+                raise UnknownRef(ref)
+            print_json([]) if as_json else print("Nothing is saved yet.")
+            return
+        conversation_id = library.resolve(ref).node.conversation_id if ref else library.conversations()[0].id
+        twigs = library.tree(conversation_id)
+    if as_json:
+        print_json([_plain(twig) for twig in twigs])
+        return
+    for twig, rails in _with_rails(twigs):
+        names = "".join(f" ★ {name}" for name in twig.names) + (" ★ quick" if twig.is_quick else "")
+        here = "  ◀ here" if twig.is_head else ""
+        text = " ".join(twig.preview.split())
+        print_line(f"{rails}{twig.id[:8]} t{twig.turn} {twig.n_tokens:>5}{names} {twig.role}: {text}{here}")
+
+
+def _with_rails(twigs: list[Twig]) -> Iterator[tuple[Twig, str]]:
+    """Give each node with the lines in front of it; a chain without forks stays in one column."""
+    children: dict[str | None, list[Twig]] = {}
+    for twig in twigs:
+        children.setdefault(twig.parent_id, []).append(twig)
+    stack: list[tuple[Twig, str, str]] = []
+
+    def push(parent: str | None, rails: str) -> None:
+        found = children.get(parent, [])
+        forked = len(found) > 1
+        for at in range(len(found) - 1, -1, -1):
+            last = at == len(found) - 1
+            mark = ("└─ " if last else "├─ ") if forked else ""
+            stack.append((found[at], rails + mark, rails + (("   " if last else "│  ") if forked else "")))
+
+    push(None, "")
+    while stack:
+        twig, line, below = stack.pop()
+        yield twig, line
+        push(twig.id, below)
+
+
+def print_line(text: str) -> None:
+    """Print one line of mixed text, cut to a terminal's width."""
+    import shutil
+    import sys
+
+    from app.sentences import one_line
+
+    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 1 << 30
+    line = one_line(text)
+    print(line if len(line) <= room else line[: room - 1] + "…")
+
+
+@click.command("show", context_settings=_SETTINGS)
+@click.argument("ref", default="HEAD")
+@json_option
+def show_command(ref: str, as_json: bool) -> None:
+    """Show the messages up to REF, the last used conversation's head by default."""
+    with _library(ref) as library:
+        found = library.resolve(ref)
+        nodes = library.path(found.node.id)
+        states = {n.id: library.node_states(n.id) for n in nodes}
+        names = {n.id: library.names_of(n.id) for n in nodes}
+    if as_json:
+        print_json([_node_row(n, names[n.id], [_plain(s) for s in states[n.id]]) for n in nodes])
+        return
+    for at, node in enumerate(nodes):
+        for name in names[node.id]:
+            print_line(f"──── ★ {name} · t{node.turn} · {node.n_tokens} tokens ────")
+        sign = {"user": "❯ ", "raw": "❯ ", "system": "# "}.get(node.role, "")
+        continued = at > 0 and node.role == "assistant" == nodes[at - 1].role
+        write_text(("" if continued else sign) + node.text)
+        more = at + 1 < len(nodes) and node.role == "assistant" == nodes[at + 1].role
+        write_text("" if more else "\n")
+
+
+def _node_row(node: Node, names: list[str], states: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "parent": node.parent_id,
+        "conversation": node.conversation_id,
+        "role": node.role,
+        "text": node.text,
+        "tokens": list(node.tokens),
+        "keep": node.keep,
+        "n_tokens": node.n_tokens,
+        "turn": node.turn,
+        "stop": node.stop,
+        "sampler": dict(node.sampler),
+        "dice_key": node.dice_key.hex(),
+        "prompt_key": node.prompt_key,
+        "state_key": node.state_key,
+        "created": node.created,
+        "names": names,
+        "states": states,
+    }
+
+
+@click.command("rename", context_settings=_SETTINGS)
+@click.argument("ref")
+@click.argument("name")
+@click.option("-f", "--force", is_flag=True, help="Move a name that is taken.")
+@json_option
+def rename_command(ref: str, name: str, force: bool, as_json: bool) -> None:
+    """Give the savepoint REF the name NAME."""
+    with _library(ref) as library:
+        try:
+            library.rename(ref, name, force=force)
+        except UnknownName:
+            library.set_name(name, library.resolve(ref).node.id, force=force)
+        row = _savepoint_row(library, library.resolve(name).node.id, name, 0.0)
+    print_json({"name": name, "id": row["id"]}) if as_json else print_line(f"{row['id'][:8]} is “{name}” now.")
+
+
+@click.command("delete", context_settings=_SETTINGS)
+@click.argument("ref")
+@json_option
+def delete_command(ref: str, as_json: bool) -> None:
+    """Delete the message REF and everything behind it. `forkpoint undo` brings it back."""
+    with _library(ref) as library:
+        node = library.resolve(ref).node
+        action = library.delete(node.id)
+    count = action.detail.get("nodes", 1)
+    if as_json:
+        print_json({"id": node.id, "deleted": count})
+    else:
+        print_line(f"Deleted {count} message{'s' if count != 1 else ''}; `forkpoint undo` brings them back.")
+
+
+@click.command("undo", context_settings=_SETTINGS)
+@json_option
+def undo_command(as_json: bool) -> None:
+    """Reverse the last action of the library: turn, restore, fork, delete or rename."""
+    with _reading() as library:
+        if library is None:
+            raise NothingToDo("There is nothing to undo.")
+        action: Action = library.undo()
+    print_json(_plain(action)) if as_json else print_line(f"Undone: {action.kind}.")
+
+
+@click.command("stats", context_settings=_SETTINGS)
+@json_option
+def stats_command(as_json: bool) -> None:
+    """Count what is saved and the bytes it takes."""
+    from app.config import directories
+
+    roots = directories()
+    with _reading() as library:
+        counts = _plain(library.stats()) if library else {}
+    facts = {**counts, "data_dir": str(roots.data), "cache_dir": str(roots.cache), "config_dir": str(roots.config)}
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        shown = size(value) if name.endswith("_bytes") else value
+        print_line(f"{name.replace('_', ' '):<14} {shown}")

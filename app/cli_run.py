@@ -1,0 +1,274 @@
+"""`forkpoint run`: one reply on stdout. Writes to the library only with --save."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import json_option, model_options
+from app.errors import BadInput, TooLong
+from app.events import ContextFullOffer, Delta, Event, ModelReady, Notice, Progress, ReplyDone, Restored, TurnCommitted
+from app.terminal import ProgressLine, print_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.chat import Chat
+
+_SAMPLER_OPTIONS: tuple[tuple[tuple[str, ...], type, str], ...] = (
+    (("--temp", "temperature"), float, "Temperature; 0 is greedy."),
+    (("--top-k", "top_k"), int, "Keep the k likeliest tokens; 0: all."),
+    (("--top-p", "top_p"), float, "Keep the likeliest tokens up to this sum."),
+    (("--min-p", "min_p"), float, "Keep tokens at least this likely beside the best."),
+    (("--typical", "typical_p"), float, "Locally typical sampling; 1: off."),
+    (("--repeat-penalty", "repeat_penalty"), float, "Penalty on repeated tokens; 1: off."),
+    (("--repeat-last-n", "repeat_last_n"), int, "Tokens that penalties look back on; -1: all."),
+    (("--presence-penalty", "presence_penalty"), float, "Penalty on tokens that occurred."),
+    (("--frequency-penalty", "frequency_penalty"), float, "Penalty by how often a token occurred."),
+    (("--dry-multiplier", "dry_multiplier"), float, "DRY penalty on repeated sequences; 0: off."),
+    (("--dry-base", "dry_base"), float, "Base of the DRY penalty."),
+    (("--dry-allowed-length", "dry_allowed_length"), int, "Longest repetition that DRY lets pass."),
+    (("--dry-penalty-last-n", "dry_penalty_last_n"), int, "Tokens that DRY looks back on; -1: all."),
+    (("--xtc-probability", "xtc_probability"), float, "Chance of leaving out the top choices."),
+    (("--xtc-threshold", "xtc_threshold"), float, "What counts as a top choice."),
+)
+
+
+def _sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--stop", multiple=True, metavar="TEXT", help="End the reply at this text (repeatable).")(
+        command
+    )
+    for names, kind, text in reversed(_SAMPLER_OPTIONS):
+        command = click.option(*names, type=kind, metavar="N" if kind is int else "X", help=text)(command)
+    return command
+
+
+@click.command("run", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("prompt", nargs=-1)
+@model_options
+@click.option("--at", metavar="REF", help="Go on from a savepoint.")
+@click.option("--save", "save_name", metavar="NAME", help="Keep the result under a name.")
+@click.option("-f", "--force", is_flag=True, help="Let --save move a name that is taken.")
+@click.option("-sys", "--system", metavar="TEXT", help="System message.")
+@click.option("--raw", is_flag=True, help="No template; when appending, no BOS and no space in front.")
+@click.option("-s", "--seed", type=int, metavar="N", help="Dice from a number: same seed, same text.")
+@click.option("--new-dice", is_flag=True, help="New dice instead of the savepoint's.")
+@click.option("-n", "--predict", type=click.IntRange(-1), metavar="N", help="Most tokens to write; -1: no limit.")
+@click.option("-b", "--batch-size", type=click.IntRange(1), default=512, metavar="N", help="Tokens per prefill step.")
+@_sampler_options
+@json_option
+def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, force: bool, **given: Any) -> int:
+    """Write one reply to PROMPT on stdout. '-' reads stdin, also beside PROMPT; no PROMPT continues from --at."""
+    text = _prompt_text(prompt)
+    if text is None and given["at"] is None:
+        raise click.UsageError("A PROMPT is needed ('-' reads stdin), or --at REF to continue.")
+    from app.chat import Chat
+
+    listener = _Listener(as_json)
+    chat = Chat(listener, _options(save_name, given), model=given["model"], config=_config())
+    try:
+        with _interruptible(chat, listener):
+            _check_name(chat, save_name, force)
+            chat.start(given["at"])
+            chat.load_model()
+            listener.ready()
+            if given["system"] is not None:
+                chat.set_system(given["system"])
+            if text is not None:
+                chat.send(text, raw=given["raw"])
+            else:
+                chat.continue_reply(past_end=False)
+        listener.done()
+        result = _result(chat, listener, given["at"] is not None)
+        result["savepoint"], result["timings"]["save_s"] = _save(chat, save_name, force)
+        if as_json:
+            print_json(result)
+    finally:
+        listener.progress.clear()
+        chat.close()
+    return 130 if listener.interrupted else 0
+
+
+def _prompt_text(prompt: tuple[str, ...]) -> str | None:
+    """Join the arguments; '-' is what stdin holds."""
+    if prompt.count("-") > 1 or len(prompt) > 2 or (len(prompt) == 2 and "-" not in prompt):
+        raise click.UsageError("One PROMPT, and '-' once: put a prompt of several words in quotes.")
+    parts = []
+    for part in prompt:
+        if part == "-":
+            if sys.stdin.isatty():
+                click.echo("Reading the prompt from the terminal; Ctrl+D ends it.", err=True)
+            raw = sys.stdin.buffer.read()
+            part = raw.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+        # An argument that is not UTF-8 arrives with lone surrogates, which no tokenizer takes.
+        parts.append(os.fsencode(part).decode("utf-8", "replace"))
+    return "\n\n".join(parts) if prompt else None
+
+
+def _config() -> Any:
+    from app.config import load_config
+
+    return load_config()
+
+
+def _options(save_name: str | None, given: dict[str, Any]) -> Any:
+    from app.chat import ChatOptions
+    from app.workbench import ModelOptions
+
+    config = _config()
+    forced = {names[1]: given[names[1]] for names, _, _ in _SAMPLER_OPTIONS if given[names[1]] is not None}
+    if given["stop"]:
+        forced["stop"] = list(given["stop"])
+    limit = given["predict"]
+    return ChatOptions(
+        models=ModelOptions(
+            threads=given["threads"] or config.threads,
+            context=given["context"] or config.context,
+            cache_type=given["cache_type"] or config.cache_type,
+            batch_size=given["batch_size"],
+        ),
+        sampler=config.sampler,
+        forced=forced,
+        seed=given["seed"],
+        new_dice=given["new_dice"],
+        limit=None if limit is None or limit < 0 else limit,
+        window="run",
+        moves_head=given["at"] is None,  # a script that goes on from a savepoint leaves people where they are
+        incognito=save_name is None,
+        strict_model=True,
+    )
+
+
+class _Listener:
+    """Writes what a chat reports, and remembers what the JSON result needs."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.progress = ProgressLine()
+        self.load_s = self.restore_s = 0.0
+        self.restored: Restored | None = None
+        self.reply: ReplyDone | None = None
+        self.interrupted = False
+        self.loading = True
+        self._as_json = as_json
+        self._wrote = ""
+        self._begin = time.perf_counter()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.progress.show(event)
+        elif isinstance(event, ModelReady):
+            self.load_s, self._begin = event.load_s, time.perf_counter()
+            self.loading = False
+        elif isinstance(event, Restored):
+            self.restored = event
+        elif isinstance(event, Delta):
+            self.progress.clear()
+            if not self._as_json:
+                write_text(event.text)
+                self._wrote = event.text
+        elif isinstance(event, ReplyDone):
+            self.reply = event
+        elif isinstance(event, ContextFullOffer):
+            raise TooLong(event.needed, event.limit)
+        elif isinstance(event, Notice) and not self.interrupted:
+            self.progress.clear()
+            click.echo(f"forkpoint: {event.sentence}", err=True)
+        elif isinstance(event, TurnCommitted):
+            return
+
+    def ready(self) -> None:
+        """Everything is loaded and restored."""
+        self.progress.clear()
+        self.restore_s = time.perf_counter() - self._begin
+
+    def done(self) -> None:
+        """The reply ended: a terminal's next line begins a new one."""
+        self.progress.clear()
+        if self._wrote and not self._wrote.endswith("\n") and sys.stdout.isatty():
+            write_text("\n")
+
+
+@contextmanager
+def _interruptible(chat: Chat, listener: _Listener) -> Iterator[None]:
+    """The first Ctrl+C ends the reply and keeps it, the second one ends the program."""
+
+    def interrupt(*_: object) -> None:
+        if listener.interrupted or listener.loading:
+            raise KeyboardInterrupt
+        listener.interrupted = True
+        chat.stop()
+
+    old = None
+    with suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
+        old = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if old is not None:
+            signal.signal(signal.SIGINT, old)
+
+
+def _check_name(chat: Chat, name: str | None, force: bool) -> None:
+    """Refuse a name before the model works for minutes."""
+    if name is None:
+        return
+    from snapshots import NameTaken
+    from snapshots.names import check_name
+
+    check_name(name)
+    taken = chat.labels().get(name)
+    if taken is not None and not force:
+        raise NameTaken(name, taken)
+
+
+def _result(chat: Chat, listener: _Listener, restored: bool) -> dict[str, Any]:
+    """Make the JSON object of DESIGN §6."""
+    reply, done = chat.last_reply, listener.reply
+    tokens = list(reply.tokens) if reply else []
+    position = chat.status().tokens
+    prompt = position - len(tokens)
+    stats = done.stats if done else None
+    prefilled = (listener.restored.prefilled if listener.restored else 0) + (stats.prefilled_tokens if stats else 0)
+    prefilled = min(prompt, prefilled)
+    prefill_s = stats.prefill_s if stats else 0.0
+    decode_s = reply.decode_s if reply else 0.0
+    return {
+        "text": reply.text if reply else "",
+        "tokens": tokens,
+        "stop": reply.stop if reply else "cancelled",
+        "prompt_tokens": prompt,
+        "reused_tokens": prompt - prefilled,
+        "prefilled_tokens": prefilled,
+        "restored_from": listener.restored.rung if restored and listener.restored else None,
+        "logits_digest": chat.logits_digest(),
+        "rng": {"key": chat.dice_key.hex(), "position": position},
+        "savepoint": None,
+        "timings": {
+            "load_s": round(listener.load_s, 6),
+            "restore_s": round(listener.restore_s, 6),
+            "prefill_s": round(prefill_s, 6),
+            "decode_s": round(decode_s, 6),
+            "save_s": 0.0,
+            "prefill_tok_s": round(stats.prefill_tok_s, 3) if stats else 0.0,
+            "decode_tok_s": round(len(tokens) / decode_s, 3) if decode_s > 0 else 0.0,
+        },
+    }
+
+
+def _save(chat: Chat, name: str | None, force: bool) -> tuple[dict[str, str] | None, float]:
+    """Name the result and wait until all of it is on disk."""
+    if name is None:
+        return None, 0.0
+    begin = time.perf_counter()
+    chat.save(name, force=force)
+    if not chat.flush():
+        raise BadInput(name, "could not be written in time")
+    node_id = chat.status().node_id
+    return {"id": node_id or "", "name": name}, round(time.perf_counter() - begin, 6)

@@ -1,0 +1,143 @@
+"""`forkpoint verify`: a proof that a savepoint is what it says. Everything is computed again and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli import json_option, model_options
+from app.errors import OtherModel
+from app.events import Progress
+from app.savepoints import model_info
+from app.terminal import ProgressLine, print_json
+from snapshots import Library, Node, UnknownRef
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first thing that is not as it was saved."""
+
+    node_id: str
+    position: int  # in tokens
+    what: str  # logits | kv | files
+    expected: str
+    found: str
+
+
+@click.command("verify", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("ref", default="HEAD")
+@model_options
+@json_option
+def verify_command(
+    ref: str, model: Path | None, threads: int | None, context: int | None, cache_type: Any, as_json: bool
+) -> int:
+    """Recompute REF from its tokens, compare every stored digest and every stored byte of KV; say PASS or where not."""
+    from app.libraries import own_library
+
+    library = own_library(must_exist=True)
+    if library is None:
+        raise UnknownRef(ref)
+    with library:
+        node = library.resolve(ref).node
+        info = library.model_info(node.state_key)
+        if model is None and info is not None and Path(info.path).is_file():
+            model = Path(info.path)
+        opened, line = _open(model, context, cache_type, threads)
+        if info is not None and info.state_key != opened.state_key:
+            raise OtherModel(ref, info.differing_fields(model_info(opened)), info.name)
+        try:
+            result = verify(
+                library, opened, node, lambda done, total: line.show(Progress("restore", done, total, None))
+            )
+        finally:
+            line.clear()
+            opened.close()
+    difference: Difference | None = result["difference"]
+    if as_json:
+        print_json({**result, "pass": difference is None, "difference": asdict(difference) if difference else None})
+    elif difference is None:
+        print(
+            f"PASS: {result['tokens']} tokens, {result['digests']} digests, {result['kv_tokens']} tokens of stored KV."
+        )
+    else:
+        print(
+            f"FAIL: {difference.what} of {difference.node_id[:12]} at token {difference.position}: "
+            f"expected {difference.expected}, found {difference.found}."
+        )
+    return 0 if difference is None else 11
+
+
+def _open(path: Path | None, context: int | None, cache_type: Any, threads: int | None) -> tuple[Any, ProgressLine]:
+    from app.chat import bundled_model
+    from app.local_engine import LocalEngine
+
+    line = ProgressLine()
+    model = LocalEngine().open_model(
+        path or bundled_model(),
+        context=context,
+        kv_type=cache_type or "f16",
+        threads=threads,
+        progress=lambda phase, done, total: line.show(Progress(phase, done, total, None)),
+    )
+    return model, line
+
+
+def verify(
+    library: Library, model: Any, node: Node, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Feed a node's whole path anew; compare logits digests message by message, then the stored KV byte by byte."""
+    session = model.new_session()
+    tokens = library.tokens(node.id)
+    digests, difference = 0, None
+    for at in library.path(node.id):
+        ids = library.tokens(at.id)
+        session.truncate(min(at.keep, session.position))
+        if ids[session.position :]:
+            model.prefill(session, ids[session.position :])
+        progress(session.position, len(tokens))
+        row = next((s for s in library.node_states(at.id) if s.state_key == model.state_key), None)
+        if row is None or not row.logits_digest or session.logits is None:
+            continue
+        digests += 1
+        found = session.logits_digest()
+        if found != row.logits_digest:
+            difference = Difference(at.id, session.position, "logits", row.logits_digest, found)
+            break
+    kv_tokens = 0
+    if difference is None and tokens:
+        loaded = library.load_state(model.state_key, tokens)
+        kv_tokens = loaded.n_valid
+        difference = _compare_kv(node.id, tokens, loaded, model, session)
+        if difference is None and loaded.damaged:
+            difference = Difference(node.id, loaded.n_valid, "files", "0 damaged", f"{loaded.damaged} damaged")
+    return {
+        "id": node.id,
+        "tokens": len(tokens),
+        "digests": digests,
+        "kv_tokens": kv_tokens,
+        "logits_digest": session.logits_digest() if session.logits is not None else None,
+        "difference": difference,
+    }
+
+
+def _compare_kv(node_id: str, tokens: list[int], stored: Any, model: Any, session: Any) -> Difference | None:
+    """Compare the stored KV with the fresh one, byte by byte, chunk by chunk.
+
+    Stored chunks may be cut otherwise than fresh ones: a session is built of them and captured like the fresh one.
+    """
+    from app.local_engine import LocalEngine
+
+    n = stored.n_valid
+    parts = [(c.start, c.stop, c.arrays) for c in stored.chunks]
+    state = LocalEngine().state_from_parts(tokens[:n], parts, None, None, b"")
+    old, new = model.capture(model.restore(state)), session.fork()
+    new.truncate(n)
+    for was, now in zip(old.chunks, model.capture(new).chunks, strict=True):
+        for name, array in now.arrays.items():
+            if array.tobytes() != was.arrays[name].tobytes():
+                return Difference(node_id, now.start, f"kv ({name})", "the stored bytes", "other bytes")
+    return None

@@ -1,0 +1,91 @@
+"""Plain output: text that a terminal must not obey, progress on one line, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from app.events import Progress
+from app.sentences import harmless, one_line
+
+_PHASES = {
+    "read": "Reading the model",
+    "compile": "Compiling (first start only)",
+    "pack": "Preparing weights",
+    "prefill": "Reading the prompt",
+    "restore": "Restoring",
+}
+_BAR = 20
+
+
+def write_text(text: str, stream: TextIO | None = None) -> None:
+    """Write a model's or a person's text: raw bytes into pipes, harmless signs on a terminal."""
+    stream = stream or sys.stdout
+    stream.write(harmless(text) if stream.isatty() else text)
+    stream.flush()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line; every control character and lone surrogate is escaped."""
+    print(json.dumps(value, ensure_ascii=True))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print columns, the last one cut to the terminal's width."""
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
+    widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
+    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 1 << 30
+    for row in [list(header), *cells]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print(line if len(line) <= room else line[: room - 1] + "…")
+
+
+def size(count: int) -> str:
+    """Give bytes as people read them."""
+    value = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return ""
+
+
+def ago(then: float) -> str:
+    """Give a time as its distance from now."""
+    seconds = max(0.0, time.time() - then)
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h"), (float("inf"), 86400, "days")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name} ago"
+    return ""
+
+
+class ProgressLine:
+    """Shows Progress on one line of stderr, if that is a terminal and the work takes longer than a moment."""
+
+    def __init__(self, patience_s: float = 0.5) -> None:
+        self._shown = False
+        self._begin = time.monotonic()
+        self._patience_s = patience_s
+
+    def show(self, progress: Progress) -> None:
+        """Draw the line anew."""
+        if not sys.stderr.isatty() or time.monotonic() - self._begin < self._patience_s:
+            return
+        filled = _BAR * progress.done // progress.total if progress.total else 0
+        left = f" · {progress.eta_s:.0f} s left" if progress.eta_s else ""
+        name = _PHASES.get(progress.phase, progress.phase)
+        sys.stderr.write(f"\r\x1b[K{name} {'▓' * filled}{'░' * (_BAR - filled)} {progress.done}/{progress.total}{left}")
+        sys.stderr.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        self._shown = False
+        self._begin = time.monotonic()
