@@ -87,6 +87,11 @@ def _dots_plain(b: Any, kind: int, at: Any, x_of: list[Any], sums: list[Any]) ->
     return dots
 
 
+def _dpbusd(b: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
+    """acc + the sum of four products u8 * i8 in each 32-bit lane, exactly."""
+    return call(b, "llvm.x86.avx512.vpdpbusd.512", VI32, acc, unsigned, signed)
+
+
 def _dots_vnni(b: Any, kind: int, at: Any, x_of: list[Any], sums: list[Any]) -> list[Any]:
     """vpdpbusd wants unsigned weights: Q4_0's codes are (offset 8), Q8_0's become so by flipping the sign bit (128)."""
     shift = 3 if kind == Q4_0_KIND else 7
@@ -98,7 +103,7 @@ def _dots_vnni(b: Any, kind: int, at: Any, x_of: list[Any], sums: list[Any]) -> 
             w = b.xor(w, const(VI32, -0x7F7F7F80))
         for t, x in enumerate(x_of):
             code = splat(b, load(b, b.add(x, ir.Constant(I64, k)), I32), VI32)
-            dots[t] = call(b, "llvm.x86.avx512.vpdpbusd.512", VI32, dots[t], b.bitcast(w, V8), b.bitcast(code, V8))
+            dots[t] = _dpbusd(b, dots[t], b.bitcast(w, V8), b.bitcast(code, V8))
     return dots
 
 

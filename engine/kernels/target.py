@@ -76,16 +76,10 @@ class Target:
 
 
 def _compiler_target() -> tuple[str, str]:
-    """The CPU name and feature string that Numba hands to LLVM.
-
-    Numba adds the host's features to a CPU that was named, so that "haswell" on an AVX-512 host would be no haswell:
-    a named CPU without named features gets its own features only.
-    """
-    if config.CPU_NAME is not None and config.CPU_FEATURES is None:
-        config.CPU_FEATURES = ""
+    """The CPU name and feature string that Numba hands to LLVM."""
     codegen = cpu_target.target_context.codegen()
     cpu = config.CPU_NAME if config.CPU_NAME is not None else llvm.get_host_cpu_name()
-    return cpu, codegen._get_host_cpu_features()
+    return cpu, codegen._tm_features
 
 
 @cache
