@@ -8,6 +8,7 @@ rollback journal is used, with synchronous=EXTRA: its directory entry is on disk
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -183,3 +184,5 @@ def _typed_errors(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreBusy(PATIENCE_S, path=path) from error
         raise StoreError(str(error), path=path) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:  # only a damaged row or page holds such text
+        raise LibraryDamaged("a row holds unreadable text", path=path) from error

@@ -36,6 +36,11 @@ def node_id(parent: str, message: Message, keep: int) -> str:
     return blake2b(b"forkpoint node 1\0" + canonical(content), digest_size=32).hexdigest()
 
 
+def row_digest(node_id: str, beside: Sequence[object]) -> bytes:
+    """What is in a node's row but not in its id: SQLite may return a flipped bit as a good row."""
+    return blake2b(b"forkpoint row 1\0" + canonical([node_id, *beside]), digest_size=16).digest()
+
+
 def pack_tokens(tokens: Sequence[int]) -> bytes:
     """A token list as bytes: width (2 or 4), then little-endian integers of it; b"" for none. Raises BadNode."""
     if not tokens:

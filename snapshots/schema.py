@@ -38,6 +38,7 @@ CREATE TABLE nodes (
     prompt_key TEXT NOT NULL,
     state_key TEXT NOT NULL,
     created REAL NOT NULL,
+    row_digest BLOB NOT NULL,
     deleted INTEGER
 );
 CREATE INDEX nodes_by_parent ON nodes(parent_id);

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from snapshots.errors import DamagedFile
+from snapshots.errors import DamagedFile, StoreError
 from snapshots.ids import canonical
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Contents(NamedTuple):
 
 
 def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a state file. Raises ValueError for an array that the format has no room for."""
+    """The bytes of a state file. Raises StoreError for an array that the format has no room for."""
     import numpy as np
 
     listed: list[dict[str, Any]] = []
@@ -52,13 +52,13 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes
     for name, array in arrays.items():
         little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
         if little.dtype.str not in _DTYPES:
-            raise ValueError(f"array {name!r} is of type {array.dtype}")
+            raise StoreError(f"array {name!r} is of type {array.dtype}")
         listed.append({"name": name, "dtype": little.dtype.str, "shape": list(array.shape)})
         plain.append(little)
     raw_size = sum(each.nbytes for each in plain)
     head_json = canonical({**header, "arrays": listed})
     if raw_size > BODY_LIMIT or len(head_json) > HEADER_LIMIT:
-        raise ValueError("too large for one file")
+        raise StoreError("a state is too large for one file")
     codec, body = PLANES_ZSTD, _compress(_to_planes(plain, raw_size))
     if len(body) >= raw_size:
         codec, body = RAW, b"".join(each.tobytes() for each in plain)

@@ -21,8 +21,8 @@ _COLUMNS = (
     "id", "conversation_id", "parent_id", "role", "text", "keep", "tokens", "n_tokens", "turn", "stop", "sampler",
     "dice_key", "prompt_key", "state_key", "created",
 )  # fmt: skip
-_NODE = ", ".join(_COLUMNS)
-_QUALIFIED = ", ".join(f"n.{column}" for column in _COLUMNS)
+_NODE = ", ".join((*_COLUMNS, "row_digest"))
+_QUALIFIED = ", ".join(f"n.{column}" for column in (*_COLUMNS, "row_digest"))
 
 
 def insert_conversation(tx: sqlite3.Connection, title: str, template_date: str) -> Conversation:
@@ -86,10 +86,11 @@ def put_node(
     if known is not None:
         tx.execute("UPDATE nodes SET deleted = NULL WHERE id = ?", (node_id,))
         return node(tx, node_id), known[0] is not None
+    turn, at = (parent.turn if parent else 0) + (message.role in ("user", "raw")), time.time()
     values = (
         node_id, conversation_id, parent_id, message.role, message.text, keep, ids.pack_tokens(message.tokens),
-        keep + len(message.tokens), (parent.turn if parent else 0) + (message.role in ("user", "raw")), message.stop,
-        ids.plain_json(message.sampler, "sampler"), message.dice_key, message.prompt_key, state_key, time.time(),
+        keep + len(message.tokens), turn, message.stop, ids.plain_json(message.sampler, "sampler"), message.dice_key,
+        message.prompt_key, state_key, at, ids.row_digest(node_id, (conversation_id, turn, state_key, at)),
     )  # fmt: skip
     tx.execute(f"INSERT INTO nodes({_NODE}) VALUES ({','.join('?' * len(values))})", values)
     return node(tx, node_id), True
@@ -119,8 +120,8 @@ def _unhide_path(tx: sqlite3.Connection, node_id: str | None) -> None:
 
 
 def _node(row: Sequence[Any]) -> Node:
-    """A row as a Node. Raises DamagedNode where the row does not give its own id."""
-    values = dict(zip(_COLUMNS, row, strict=True))
+    """A row as a Node. Raises DamagedNode where the row does not give its own id, or its digest fails."""
+    values = dict(zip(_COLUMNS, row[:-1], strict=True))
     try:
         values["tokens"] = ids.unpack_tokens(values["tokens"])
         values["sampler"] = json.loads(values["sampler"])
@@ -129,8 +130,11 @@ def _node(row: Sequence[Any]) -> Node:
             found.role, found.text, found.tokens, found.keep, found.stop, found.sampler, found.dice_key,
             found.prompt_key,
         )  # fmt: skip
-        digest = ids.node_id(found.parent_id or found.conversation_id, content, found.keep)
-        whole = digest == found.id and found.n_tokens == found.keep + len(found.tokens)
+        whole = (
+            ids.node_id(found.parent_id or found.conversation_id, content, found.keep) == found.id
+            and found.n_tokens == found.keep + len(found.tokens)
+            and ids.row_digest(found.id, (found.conversation_id, found.turn, found.state_key, found.created)) == row[-1]
+        )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedNode(str(row[0])) from error
     if not whole:

@@ -79,7 +79,9 @@ def talk(library, conversation_id, parent_id, text, n_tokens=3, **fields):
     ids = tuple(b % 250 for b in text.encode())[:n_tokens] or (1,)
     user = library.add_node(conversation_id, parent_id, Message("user", text, ids))
     reply = library.add_node(
-        conversation_id, user.id, Message("assistant", text.upper(), ids[::-1], stop="stop", dice_key=b"k" * 16, **fields)
+        conversation_id,
+        user.id,
+        Message("assistant", text.upper(), ids[::-1], stop="stop", dice_key=b"k" * 16, **fields),
     )
     return user, reply
 

@@ -69,7 +69,8 @@ def test_an_unknown_name_comes_with_those_that_are_like_it(library, replies):
 @pytest.mark.parametrize(
     "name",
     [
-        "", "   ", "beef", "DEADBEEF", "12345", "a" * 101, "a\nb", "a\0b", "\x1b[31mred", "a\u202eb", "a\u2028b", "\ud800",
+        "", "   ", "beef", "DEADBEEF", "12345", "a" * 101, "a\nb", "a\0b", "\x1b[31mred",
+        "a\u202eb", "a\u2028b", "\ud800",
         "x~1", "x~", "x@12", "x@", "quick", "HEAD", "-f", "\u200b",
     ],
 )  # fmt: skip
@@ -80,7 +81,9 @@ def test_names_that_would_mislead_are_refused(library, replies, name):
     assert library.savepoints() == []
 
 
-@pytest.mark.parametrize("name", ["bee", "pirate voice", "..", "a/b", "CON", "naïve", "日本", "👩‍🚀", "c:\\x", "beefy", "<b>"])
+@pytest.mark.parametrize(
+    "name", ["bee", "pirate voice", "..", "a/b", "CON", "naïve", "日本", "👩‍🚀", "c:\\x", "beefy", "<b>"]
+)
 def test_names_that_people_use_are_kept(library, replies, name):
     library.set_name(f" {name} ", replies[0].id)
     assert library.names_of(replies[0].id) == [name]
@@ -183,7 +186,9 @@ def test_the_last_ten_quick_saves_are_kept_each_place_once(library, chat):
     assert library.quicksaves(chat.id) == [ends[i] for i in (5, 12, 11, 10, 9, 8, 7, 6, 4, 3)]
 
 
-@pytest.mark.parametrize("ref", ["", " ", "~1", "@3", "a~b", "a~1~1", "a@1~1", "\0", "%", "_" * 300, "x" * 10000, "a@99999999999"])
+@pytest.mark.parametrize(
+    "ref", ["", " ", "~1", "@3", "a~b", "a~1~1", "a@1~1", "\0", "%", "_" * 300, "x" * 10000, "a@99999999999"]
+)
 def test_nonsense_is_unknown_and_nothing_else(library, replies, ref):
     with pytest.raises(UnknownRef):
         library.resolve(ref)

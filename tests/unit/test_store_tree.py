@@ -38,8 +38,8 @@ def test_the_last_used_conversation_comes_first_whatever_the_clock_says(library,
 
 def test_a_node_gives_back_everything_that_was_put_in(library, chat):
     message = Message(
-        "assistant", "Arr, the tide…\x1b[31m\0", (1, 70000, 3), stop="stop", sampler={"temperature": 0.8, "stop": ["a"]},
-        dice_key=bytes(range(16)), prompt_key="pp",
+        "assistant", "Arr, the tide…\x1b[31m\0", (1, 70000, 3), stop="stop",
+        sampler={"temperature": 0.8, "stop": ["a"]}, dice_key=bytes(range(16)), prompt_key="pp",
     )  # fmt: skip
     node = library.add_node(chat.id, None, message, state_key="ss")
     again = library.node(node.id)
@@ -85,7 +85,7 @@ def test_a_node_keeps_a_part_of_its_parents_tokens_where_the_template_drops_some
 
 def test_turns_count_messages_of_people(library, chat):
     system = library.add_node(chat.id, None, Message("system", "be brief", (1,)))
-    user, reply = talk(library, chat.id, system.id, "one")
+    _, reply = talk(library, chat.id, system.id, "one")
     tail = library.add_node(chat.id, reply.id, Message("assistant", "go on", (5,)))
     raw = library.add_node(chat.id, tail.id, Message("raw", "x", (6,)))
     assert [n.turn for n in library.path(raw.id)] == [0, 1, 1, 1, 2]

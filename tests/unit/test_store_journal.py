@@ -1,0 +1,215 @@
+"""The journal of the reply in flight: what a dead process had said is there, once, for whoever takes it over."""
+
+import os
+import struct
+
+import pytest
+from faults.kit import open_library, talk
+
+from snapshots import JournalGone, Message, ReplyStart, StoreError
+from snapshots.files import Files
+
+
+@pytest.fixture
+def library(tmp_path):
+    with open_library(tmp_path) as library:
+        yield library
+
+
+@pytest.fixture
+def start(library):
+    chat = library.new_conversation()
+    user = library.add_node(chat.id, None, Message("user", "q", (1, 2)))
+    return ReplyStart(
+        chat.id, user.id, keep=2, tokens=(9,), sampler={"temperature": 0.8, "stop": ["x"]}, dice_key=b"\x00\xff" * 8,
+        prompt_key="p", state_key="s", model_path="/m/a.gguf", extra={"resume": True},
+    )  # fmt: skip
+
+
+def test_a_dead_reply_gives_back_its_start_its_tokens_and_its_text(library, start):
+    journal = library.begin_journal(start)
+    journal.append([70000], "Arr, ")
+    journal.append([5, 6], "the tïde\n")
+    journal.append([7])
+    assert library.dead_replies() == []  # it lives
+    journal.close()
+    (dead,) = library.dead_replies()
+    assert dead.start == start
+    assert dead.tokens == (70000, 5, 6, 7)
+    assert dead.text == "Arr, the tïde\n"
+    assert dead.journal_id == journal.id
+    assert not dead.torn
+
+
+def test_every_append_reaches_the_kernel_and_the_disk_follows_four_times_a_second(tmp_path, start, monkeypatch):
+    synced, clock = [], [0.0]
+
+    class Counting(Files):
+        def sync(self, fd):
+            synced.append(clock[0])
+            super().sync(fd)
+
+    monkeypatch.setattr("snapshots.journal.time.monotonic", lambda: clock[0])
+    with open_library(tmp_path, Counting()) as library:
+        journal = library.begin_journal(start)
+        synced.clear()
+        for _ in range(20):
+            clock[0] += 0.1
+            journal.append([1], "a")
+        assert synced == pytest.approx([0.3, 0.6, 0.9, 1.2, 1.5, 1.8], abs=1e-6)
+        journal.sync()
+        assert len(synced) == 7
+        journal.close()
+        assert len(library.dead_replies()[0].tokens) == 20
+
+
+def test_a_finished_reply_leaves_no_journal(library, start):
+    journal = library.begin_journal(start)
+    journal.append([3], "a")
+    library.add_node(start.conversation_id, start.parent_id, Message("assistant", "a", (9, 3)), journal=journal)
+    journal.append([4], "late")  # a thread that has not heard of it yet
+    assert library.dead_replies() == []
+    assert list((library.data_dir / "journals").iterdir()) == []
+
+
+def test_a_process_that_dies_between_the_commit_and_the_removal_offers_nothing(tmp_path, start):
+    class NoUnlink(Files):
+        def unlink(self, path):
+            raise OSError(5, "the process ended here")
+
+    with open_library(tmp_path, NoUnlink()) as library:
+        journal = library.begin_journal(start)
+        with pytest.raises(StoreError):
+            library.add_node(start.conversation_id, start.parent_id, Message("assistant", "a", (3,)), journal=journal)
+    with open_library(tmp_path) as library:
+        assert len(list((library.data_dir / "journals").iterdir())) == 1
+        assert library.dead_replies() == []
+        assert list((library.data_dir / "journals").iterdir()) == []
+        assert [n.text for n in library.children(start.conversation_id, start.parent_id)] == ["a"]
+
+
+def test_an_adopted_reply_goes_on_where_it_was_and_belongs_to_one_window(library, start, tmp_path):
+    journal = library.begin_journal(start)
+    journal.append([3, 4], "ab")
+    journal.close()
+    with open_library(tmp_path) as other:
+        dead, mine = library.adopt_reply(journal.id)
+        assert dead.tokens == (3, 4)
+        assert other.dead_replies() == []
+        for take in (other.adopt_reply, other.discard_reply):
+            with pytest.raises(JournalGone):
+                take(journal.id)
+        mine.append([5], "c")
+        mine.close()
+        (again,) = other.dead_replies()
+        assert (again.tokens, again.text) == ((3, 4, 5), "abc")
+
+
+def test_a_discarded_reply_is_gone(library, start):
+    journal = library.begin_journal(start)
+    journal.close()
+    library.discard_reply(journal.id)
+    library.discard_reply(journal.id)
+    assert library.dead_replies() == []
+    with pytest.raises(JournalGone):
+        library.adopt_reply(journal.id)
+    for name in ("../tree", "a/b", "", "."):
+        with pytest.raises(JournalGone):
+            library.adopt_reply(name)
+
+
+def test_several_dead_replies_come_newest_first(library, start):
+    ids = []
+    for age in (30, 10, 20):
+        journal = library.begin_journal(start)
+        journal.append([age])
+        journal.close()
+        os.utime(journal.path, (1e9 - age, 1e9 - age))
+        ids.append(journal.id)
+    assert [r.journal_id for r in library.dead_replies()] == [ids[1], ids[2], ids[0]]
+
+
+def test_a_journal_torn_at_any_length_gives_all_whole_records_and_adopts_cleanly(library, start):
+    journal = library.begin_journal(start)
+    sizes = [journal.path.stat().st_size]
+    for i in range(4):
+        journal.append([i], "é" * i)
+        sizes.append(journal.path.stat().st_size)
+    journal.close()
+    data = journal.path.read_bytes()
+    for length in range(len(data) + 1):
+        path = journal.path
+        path.write_bytes(data[:length])
+        whole = sum(size <= length for size in sizes) - 1
+        found = library.dead_replies()
+        if whole < 0:
+            assert found == []
+            assert not path.exists()
+            continue
+        (dead,) = found
+        assert dead.tokens == tuple(range(whole))
+        assert dead.text == "".join("é" * i for i in range(whole))
+        assert dead.torn == (length not in sizes)
+        if length % 7 == 0:
+            _, mine = library.adopt_reply(journal.id)
+            mine.append([99], "!")
+            mine.close()
+            assert library.dead_replies()[0].tokens == (*range(whole), 99)
+
+
+def test_no_flipped_bit_of_a_journal_is_believed(library, start):
+    journal = library.begin_journal(start)
+    for i in range(3):
+        journal.append([i], "abc")
+    journal.close()
+    data = journal.path.read_bytes()
+    for bit in range(0, 8 * len(data)):
+        bad = bytearray(data)
+        bad[bit // 8] ^= 1 << bit % 8
+        journal.path.write_bytes(bad)
+        for dead in library.dead_replies():
+            assert dead.start == start
+            assert dead.tokens == (0, 1, 2)[: len(dead.tokens)]
+            assert len(dead.tokens) < 3 or not dead.torn
+
+
+def test_strange_files_among_the_journals_are_left_alone(library, start, tmp_path):
+    journal = library.begin_journal(start)
+    folder = journal.path.parent
+    os.mkfifo(folder / "fifo.journal")
+    (folder / "dir.journal").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    (folder / "link.journal").symlink_to(victim)
+    huge = struct.pack("<IB", 0xFFFFFFFF, 2)
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(huge)
+    assert [r.torn for r in library.dead_replies()] == [True]
+    assert victim.read_bytes() == b"mine"
+    assert {p.name for p in folder.iterdir()} >= {"fifo.journal", "dir.journal", "link.journal"}
+
+
+def test_a_full_disk_stops_the_journal_with_its_records_whole(tmp_path, start):
+    from faults.kit import FailingFiles
+
+    files = FailingFiles({"write"}, at=4, torn=True)
+    with open_library(tmp_path, files) as library:
+        journal = library.begin_journal(start)  # two writes
+        journal.append([1], "a")
+        journal.append([2], "b")
+        with pytest.raises(StoreError):
+            journal.append([3], "c")
+        journal.append([4], "d")
+        journal.close()
+        (dead,) = library.dead_replies()
+        assert (dead.tokens, dead.text, dead.torn) == ((1, 2, 4), "abd", False)
+
+
+def test_the_tree_can_be_used_while_a_reply_is_in_flight(library, start):
+    journal = library.begin_journal(start)
+    other = library.new_conversation()
+    talk(library, other.id, None, "meanwhile")
+    journal.append([1])
+    journal.discard()
+    assert library.dead_replies() == []
