@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.hyperparameters import Hyperparameters
-from engine.kernels import plan
+from engine.kernels import entry, plan
 from engine.kernels.attention import ROWS_AT_ONCE
-from engine.kernels.entry import fill_rope_table, forward, switches
-from engine.kernels.matmul import KINDS, TILE
+from engine.kernels.matmul import TILE
 from engine.kernels.sync import SYNC_BYTES
 from engine.kv import BLOCK, KVLayout
 from engine.pool import ThreadPool
@@ -47,11 +46,10 @@ class Runner:
         frequencies = shape.rope_frequencies()
         self._cosines = np.zeros((context, frequencies.size), np.float32)
         self._sines = np.zeros_like(self._cosines)
-        fill_rope_table(frequencies, self._cosines, self._sines, 0, context)
-        self._switches = switches(weights.kinds, layout.kv_type)
+        entry.fill_rope_table(frequencies, self._cosines, self._sines, 0, context)
         self._matrices = np.array(
             [
-                (KINDS.index(m.kind), m.data.ctypes.data, m.groups, m.steps, m.group_bytes, m.columns)
+                (entry.product(m.kind), m.kind in entry.QUANTIZED, m.data.ctypes.data, m.groups, m.steps, m.group_bytes)
                 for m in weights.matrices
             ],
             np.int64,
@@ -82,6 +80,9 @@ class Runner:
             plan.KEY_SCALE_BYTES: layout.scale_bytes,
             plan.VALUE_BYTES: layout.value_bytes,
             plan.VALUE_SCALE_BYTES: layout.scale_bytes,
+            plan.QUANTIZED: bool(self._weights.kinds & entry.QUANTIZED),
+            plan.ATTEND: entry.attend(layout.kv_type),
+            plan.WRITE_KV: entry.write_kv(layout.kv_type),
         }
         for index, value in values.items():
             table[index] = value
@@ -100,8 +101,8 @@ class Runner:
         Writes keys and values into the runs' blocks. Gives float32 (outputs, vocabulary) and (outputs, dim).
         """
         batch, keep = self._describe_batch(tokens, runs, outputs)
-        shape, matrices, eps, given = self._model_table, self._matrices, self._shape.norm_eps, self._switches
-        self._pool.run(lambda me: forward(me, shape, matrices, batch, eps, *given))
+        shape, matrices, eps = self._model_table, self._matrices, self._shape.norm_eps
+        self._pool.run(lambda me: entry.forward(me, shape, matrices, batch, eps))
         del keep
         n, padded = len(outputs), self._model_table[plan.DIM_STRIDE] // 4
         logits = self._buffers["logits"][: n * _up(self._vocabulary)].reshape(n, -1)[:, : self._vocabulary].copy()

@@ -72,16 +72,16 @@ def compile_for(kinds: frozenset[str], kv_type: str, progress: Callable[[int, in
     place = prepare()
     from engine.kernels import entry
 
-    label = "+".join(sorted(kinds)) + "-" + kv_type
-    marker = place / f"{label}.done"
-    parts = entry.parts(kinds, kv_type)
-    if marker.exists():
-        parts = parts[-1:]
-    for i, compile_part in enumerate(parts):
-        if progress is not None and len(parts) > 1:
-            progress(i, len(parts))
+    needed = entry.parts(kinds, kv_type)
+    known = {path.stem for path in place.glob("*.done")}
+    cold = sum(name not in known for name, _ in needed)
+    done = 0
+    for name, compile_part in needed:
+        if name not in known and progress is not None:
+            progress(done, cold)
         compile_part()
-    if progress is not None and len(parts) > 1:
-        progress(len(parts), len(parts))
-    if not marker.exists():
-        marker.touch()
+        if name not in known:
+            done += 1
+            (place / f"{name}.done").touch()
+    if progress is not None and cold:
+        progress(cold, cold)

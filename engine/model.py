@@ -33,6 +33,8 @@ Progress = Callable[[str, int, int], None]
 NUMERICS_VERSION = 1
 DEFAULT_CONTEXT = 4096
 _EVAL_ROWS = 64
+_MOST_THREADS = 256
+_LONGEST_CONTEXT = 1 << 20
 
 
 class Model:
@@ -87,8 +89,12 @@ class Model:
         """Map, check, compile and repack. `progress(phase, done, total)` with phases "read", "compile", "pack".
 
         context: tokens a session can hold; default the smaller of the trained context and 4096. threads: default the
-        physical cores. Raises EngineError.
+        physical cores. Raises EngineError; ValueError where an argument is out of range.
         """
+        if threads is not None and not 1 <= threads <= _MOST_THREADS:
+            raise ValueError(f"threads must be in 1 to {_MOST_THREADS}")
+        if context is not None and not 1 <= context <= _LONGEST_CONTEXT:
+            raise ValueError(f"the context must be in 1 to {_LONGEST_CONTEXT}")
         tell: Progress = progress if progress is not None else lambda phase, done, total: None
         tell("read", 0, 1)
         gguf = GGUF.open(path)
@@ -128,6 +134,9 @@ class Model:
         fed. Raises ContextFull before anything is fed, NonFiniteLogits with the chunks before the bad one kept.
         """
         tokens = self._checked(tokens)
+        self._own(session)
+        if batch_size < 1:
+            raise ValueError("a batch has at least one token")
         total = len(tokens)
         if session.position + total > self.context_length:
             raise ContextFull(session.position, total, self.context_length)
@@ -149,6 +158,7 @@ class Model:
         if len(set(map(id, sessions))) != len(sessions) or len(sessions) != len(tokens):
             raise ValueError("a step takes one token for each of several different sessions")
         for session in sessions:
+            self._own(session)
             if session.position + 1 > self.context_length:
                 raise ContextFull(session.position, 1, self.context_length)
         if sessions:
@@ -174,6 +184,7 @@ class Model:
 
     def capture(self, session: Session, start: int = 0) -> SessionState:
         """A copy of the session; KV of the tokens [start, position) only."""
+        self._own(session)
         with self._lock:
             chunks = session.chunks(start)
         return SessionState(tuple(session.tokens), chunks, session.logits, session.hidden, session.dice_key)
@@ -184,6 +195,11 @@ class Model:
         self._checked(state.tokens)
         session.fill(state)
         return session
+
+    def _own(self, session: Session) -> None:
+        """Raise ValueError for another model's session, whose blocks are laid out otherwise."""
+        if session.layout is not self._layout:
+            raise ValueError("the session belongs to another model")
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
         """The ids as ints; raises ValueError for one outside the vocabulary, which a kernel would read past."""

@@ -55,6 +55,11 @@ class Session:
         return len(self.tokens)
 
     @property
+    def layout(self) -> KVLayout:
+        """Where keys and values lie in the blocks; the same object for all sessions of a model."""
+        return self._layout
+
+    @property
     def table_address(self) -> int:
         """Address of the int64 block addresses, for the kernels."""
         return int(self._table.ctypes.data)
@@ -89,6 +94,8 @@ class Session:
         position = self.position
         if position + count > self._context:
             raise ContextFull(position, count, self._context)
+        # A pass that failed or was interrupted left blocks behind that hold no recorded token.
+        del self._blocks[-(-position // BLOCK) :]
         if position % BLOCK and not self._tail_is_own:
             self._set_block(position // BLOCK, self._blocks[-1].copy())
         for i in range(len(self._blocks), -(-(position + count) // BLOCK)):

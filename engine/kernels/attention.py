@@ -256,7 +256,7 @@ def attend(
     blocks: address of the session's block addresses. layer_offset: where the layer's keys begin in a block. parts:
     (keys, key scales, values, value scales) of this KV head in bytes behind that. scratch: rows * (64 + 2 * channels
     + 4) float32 of this thread. out: address of the first token's row at this KV head's first query head; out_stride
-    its row stride in bytes. kv_f16, kv_q8_0: one is None, and the code for it is not compiled.
+    its row stride in bytes. kv_f16, kv_q8_0: one is None, and Numba leaves the code for it out.
     """
     tokens = rows // group
     s = scratch
@@ -306,3 +306,15 @@ def attend(
     for i in range(rows):
         to = out + out_stride * (i // group) + 4 * dims * (i % group)
         _finish(state + 16 * i, o + 4 * channels * i, to, dims)
+
+
+def attend_f16(rows, group, dims, channels, n, q, positions, blocks, layer, k, ks, v, vs, scratch, out, stride):
+    """`attend` over f16 keys and values; compiled by kernels/entry.py."""
+    parts = (k, ks, v, vs)
+    attend(rows, group, dims, channels, n, q, positions, blocks, layer, parts, scratch, out, stride, 1, None)
+
+
+def attend_q8_0(rows, group, dims, channels, n, q, positions, blocks, layer, k, ks, v, vs, scratch, out, stride):
+    """`attend` over q8_0 keys and values; compiled by kernels/entry.py."""
+    parts = (k, ks, v, vs)
+    attend(rows, group, dims, channels, n, q, positions, blocks, layer, parts, scratch, out, stride, None, 1)

@@ -1,46 +1,78 @@
-"""The compiled forward pass as the engine calls it: which parts a model needs, and the call itself."""
+"""The compiled kernels as the engine calls them: the forward pass, and addresses of what it calls.
+
+Kernels that differ by tensor type or KV type are C functions of int64 arguments, compiled when a model needs them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
+from numba import cfunc, types
 
-from engine.kernels import attention, matmul
+from engine.kernels import attention, matmul, rope
 from engine.kernels.forward import forward
 from engine.kernels.matmul import BLOCK_BYTES, KINDS
 from engine.kernels.rope import fill_rope_table
+from engine.kernels.vector_math import OPTIONS
 
 Table = npt.NDArray[np.int64]
-_PRODUCTS = (matmul.matmul_f32, matmul.matmul_f16, matmul.matmul_bf16, matmul.matmul_q8_0, matmul.matmul_q4_0)
-_QUANTIZED = frozenset(KINDS[kind] for kind in BLOCK_BYTES)
 KV_TYPES = ("f16", "q8_0")
 
+_PRODUCTS: dict[str, Callable[..., None]] = dict(
+    zip(
+        KINDS,
+        (matmul.matmul_f32, matmul.matmul_f16, matmul.matmul_bf16, matmul.matmul_q8_0, matmul.matmul_q4_0),
+        strict=True,
+    )
+)
+_ATTENTION: dict[str, Callable[..., None]] = {"f16": attention.attend_f16, "q8_0": attention.attend_q8_0}
+_WRITERS: dict[str, Callable[..., None]] = {"f16": rope.write_kv_f16, "q8_0": rope.write_kv_q8_0}
+QUANTIZED = frozenset(KINDS[kind] for kind in BLOCK_BYTES)
 
-def switches(kinds: frozenset[str], kv_type: str) -> tuple[int | None, ...]:
-    """The trailing arguments of `forward`: 1 for what the model uses, None for code to leave out."""
-    used = [1 if kind in kinds else None for kind in KINDS]
-    codes = 1 if kinds & _QUANTIZED else None
-    return (*used, codes, *(1 if kv_type == kv else None for kv in KV_TYPES))
+
+@cache
+def _address(function: Callable[..., None], arguments: int) -> int:
+    """Compile, or load from the cache, a kernel void(int64, …), and give its address for the life of the process."""
+    compiled = cfunc(types.void(*(types.int64,) * arguments), **OPTIONS)(function)
+    _alive.append(compiled)
+    address: int = compiled.address
+    return address
 
 
-def parts(kinds: frozenset[str], kv_type: str) -> list[Callable[[], Any]]:
-    """What has to be compiled, smallest first; the last is the whole and contains the others."""
-    n, given = types.int64, switches(kinds, kv_type)
-    flags = tuple(types.none if s is None else types.int64 for s in given)
-    each: list[Callable[[], Any]] = [
-        partial(product.compile, (n,) * 13) for kind, product in zip(KINDS, _PRODUCTS, strict=True) if kind in kinds
-    ]
-    attend = (*(n,) * 9, types.UniTuple(n, 4), *(n,) * 3, *flags[-2:])
-    each.append(partial(attention.attend.compile, attend))
+_alive: list[Any] = []
+
+
+def product(kind: str) -> int:
+    """The address of the matrix product for a tensor type."""
+    return _address(_PRODUCTS[kind], 13)
+
+
+def attend(kv_type: str) -> int:
+    """The address of attention over a KV type."""
+    return _address(_ATTENTION[kv_type], 16)
+
+
+def write_kv(kv_type: str) -> int:
+    """The address of the writer of keys and values of a KV type."""
+    return _address(_WRITERS[kv_type], 10)
+
+
+def compile_forward() -> None:
+    """Compile, or load from the cache, the forward pass."""
     table = types.Array(types.int64, 1, "C")
-    whole = (n, table, types.Array(types.int64, 2, "C"), table, types.float64, *flags)
-    each.append(partial(forward.compile, whole))
-    return each
+    forward.compile((types.int64, table, types.Array(types.int64, 2, "C"), table, types.float64))
 
 
-__all__ = ["KV_TYPES", "fill_rope_table", "forward", "parts", "switches"]
+def parts(kinds: frozenset[str], kv_type: str) -> list[tuple[str, Callable[[], Any]]]:
+    """What a model with these tensor types and this KV type needs compiled, with names."""
+    needed: list[tuple[str, Callable[[], Any]]] = [("forward", compile_forward)]
+    needed += [(kind, partial(product, kind)) for kind in KINDS if kind in kinds]
+    needed += [(f"attend {kv_type}", partial(attend, kv_type)), (f"write {kv_type}", partial(write_kv, kv_type))]
+    return needed
+
+
+__all__ = ["KV_TYPES", "QUANTIZED", "attend", "fill_rope_table", "forward", "parts", "product", "write_kv"]

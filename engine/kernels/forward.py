@@ -1,8 +1,8 @@
 """The forward pass: one function that every thread runs over all layers, meeting the others at spin barriers.
 
 Between two barriers lies one phase. Within a phase the threads take units of work (rows, groups of matrix rows, heads)
-from a counter; a unit is never split, so who took it cannot change a bit (NUMERICS rule 4). The arguments `f32` …
-`kv_q8_0` are None for what the model does not use, and Numba then leaves the code for it out.
+from a counter; a unit is never split, so who took it cannot change a bit (NUMERICS rule 4). Kernels that differ by
+tensor type or KV type are called by address, so that this function is compiled once for all models.
 """
 
 from __future__ import annotations
@@ -11,24 +11,12 @@ import numpy as np
 from numba import njit
 
 from engine.kernels import plan as P
-from engine.kernels.attention import BLOCK, attend
-from engine.kernels.matmul import (
-    BF16_KIND,
-    F16_KIND,
-    F32_KIND,
-    Q4_0_KIND,
-    Q8_0_KIND,
-    TILE,
-    matmul_bf16,
-    matmul_f16,
-    matmul_f32,
-    matmul_q4_0,
-    matmul_q8_0,
-)
-from engine.kernels.rope import rotate, write_kv_f16, write_kv_q8_0
+from engine.kernels.attention import BLOCK
+from engine.kernels.matmul import TILE
+from engine.kernels.rope import rotate
 from engine.kernels.rows import add_row, quantize_row, rms_norm, silu_row
 from engine.kernels.simd import load_f32, load_i64, store_f32
-from engine.kernels.sync import barrier, default_rounding, take
+from engine.kernels.sync import barrier, call_kernel, default_rounding, take
 from engine.kernels.vector_math import OPTIONS
 
 _ROWS_A_UNIT = 4
@@ -41,7 +29,7 @@ def _groups_a_unit(groups, threads):
 
 
 @njit(**OPTIONS)
-def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens, f32, f16, bf16, q8_0, q4_0):
+def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens):
     """A phase: `count` matrices from row `first` of the table, all times the same rows.
 
     Quantized types read the batch's codes, the others the float32 rows at x. Writes batch[output + i].
@@ -53,32 +41,27 @@ def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens
     before = 0
     for i in range(count):
         m = matrices[first + i]
-        kind, w, groups, steps, size = m[P.M_KIND], m[P.M_ADDRESS], m[P.M_GROUPS], m[P.M_STEPS], m[P.M_GROUP_BYTES]
+        kernel, w, groups, steps, size = m[P.M_KERNEL], m[P.M_ADDRESS], m[P.M_GROUPS], m[P.M_STEPS], m[P.M_GROUP_BYTES]
         y, y_stride = batch[output + i], batch[stride + i]
         each = _groups_a_unit(groups, threads)
         units = (groups + each - 1) // each
         while unit < before + units:
             g0 = (unit - before) * each
             g1 = min(groups, g0 + each)
-            if q4_0 is not None and kind == Q4_0_KIND:
-                matmul_q4_0(w, size, codes, c_stride, scales, sums, s_stride, steps, y, y_stride, tokens, g0, g1)
-            if q8_0 is not None and kind == Q8_0_KIND:
-                matmul_q8_0(w, size, codes, c_stride, scales, sums, s_stride, steps, y, y_stride, tokens, g0, g1)
-            if f32 is not None and kind == F32_KIND:
-                matmul_f32(w, size, x, x_stride, x, x, 0, steps, y, y_stride, tokens, g0, g1)
-            if f16 is not None and kind == F16_KIND:
-                matmul_f16(w, size, x, x_stride, x, x, 0, steps, y, y_stride, tokens, g0, g1)
-            if bf16 is not None and kind == BF16_KIND:
-                matmul_bf16(w, size, x, x_stride, x, x, 0, steps, y, y_stride, tokens, g0, g1)
+            source, source_stride = (codes, c_stride) if m[P.M_QUANTIZED] else (x, x_stride)
+            call_kernel(
+                kernel,
+                (w, size, source, source_stride, scales, sums, s_stride, steps, y, y_stride, tokens, g0, g1),
+            )
             unit = take(sync)
         before += units
     barrier(sync, threads)
 
 
 @njit(**OPTIONS)
-def _quantize(batch, row, x, n, codes):
+def _quantize(shape, batch, row, x, n):
     """Quantize one row of the phase's input, where the model has quantized matrices."""
-    if codes is not None:
+    if shape[P.QUANTIZED]:
         tile, lane = row // TILE, row % TILE
         at = batch[P.SCALES_STRIDE] * tile + 4 * lane
         to = batch[P.CODES] + batch[P.CODES_STRIDE] * tile + 32 * lane
@@ -86,7 +69,7 @@ def _quantize(batch, row, x, n, codes):
 
 
 @njit(**OPTIONS)
-def _norm_phase(shape, batch, norm, add, eps, codes):
+def _norm_phase(shape, batch, norm, add, eps):
     """x += hidden (where `add`), y = norm(x), and y's codes; row by row."""
     sync, stride, rows = batch[P.SYNC], shape[P.DIM_STRIDE], batch[P.ROWS]
     weight = shape[P.NORMS] + stride * norm
@@ -97,13 +80,13 @@ def _norm_phase(shape, batch, norm, add, eps, codes):
             if add:
                 add_row(x, batch[P.HIDDEN] + stride * r, shape[P.DIM])
             rms_norm(x, weight, y, shape[P.DIM], eps)
-            _quantize(batch, r, y, shape[P.DIM], codes)
+            _quantize(shape, batch, r, y, shape[P.DIM])
         first = take(sync) * _ROWS_A_UNIT
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _rope_phase(shape, batch, layer, kv_f16, kv_q8_0):
+def _rope_phase(shape, batch, layer):
     """Rotate queries and keys, and write keys and values into the blocks, rounded to the KV type; row by row."""
     sync, rows = batch[P.SYNC], batch[P.ROWS]
     dims, pairs, channels = shape[P.HEAD_DIM], shape[P.ROPE_PAIRS], shape[P.CHANNELS]
@@ -127,18 +110,14 @@ def _rope_phase(shape, batch, layer, kv_f16, kv_q8_0):
             slot = position % BLOCK
             for h in range(heads):
                 key, value = k + 4 * dims * h, v + 4 * dims * h
-                if kv_f16 is not None:
-                    write_kv_f16(key, value, dims, channels, slot, k0 + keys * h, v0 + values * h)
-                if kv_q8_0 is not None:
-                    ks, vs = ks0 + key_scales * h, vs0 + value_scales * h
-                    to_k, to_v, n = k0 + keys * h, v0 + values * h, shape[P.SCALE_BLOCKS]
-                    write_kv_q8_0(key, value, dims, channels, n, slot, to_k, ks, to_v, vs)
+                at = (k0 + keys * h, ks0 + key_scales * h, v0 + values * h, vs0 + value_scales * h)
+                call_kernel(shape[P.WRITE_KV], (key, value, dims, channels, shape[P.SCALE_BLOCKS], slot, *at))
         first = take(sync) * _ROWS_A_UNIT
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _attention_phase(me, shape, batch, layer, kv_f16, kv_q8_0):
+def _attention_phase(me, shape, batch, layer):
     """One unit: a tile of tokens of one session with one KV head."""
     sync, heads, dims = batch[P.SYNC], shape[P.KV_HEADS], shape[P.HEAD_DIM]
     group = shape[P.HEADS] // heads
@@ -161,55 +140,59 @@ def _attention_phase(me, shape, batch, layer, kv_f16, kv_q8_0):
         vs = (shape[P.KEY_BYTES] + shape[P.KEY_SCALE_BYTES] + shape[P.VALUE_BYTES]) * heads
         vs += shape[P.VALUE_SCALE_BYTES] * h
         rows = tokens * group
-        attend(
-            rows,
-            group,
-            dims,
-            shape[P.CHANNELS],
-            shape[P.SCALE_BLOCKS],
-            scratch,
-            batch[P.POSITIONS] + 8 * first,
-            table,
-            layer * shape[P.LAYER_BYTES],
-            (k, ks, v, vs),
-            scratch + 4 * dims * rows,
-            batch[P.ATTENDED] + batch[P.ATTENDED_STRIDE] * first + 4 * dims * group * h,
-            batch[P.ATTENDED_STRIDE],
-            kv_f16,
-            kv_q8_0,
+        call_kernel(
+            shape[P.ATTEND],
+            (
+                rows,
+                group,
+                dims,
+                shape[P.CHANNELS],
+                shape[P.SCALE_BLOCKS],
+                scratch,
+                batch[P.POSITIONS] + 8 * first,
+                table,
+                layer * shape[P.LAYER_BYTES],
+                k,
+                ks,
+                v,
+                vs,
+                scratch + 4 * dims * rows,
+                batch[P.ATTENDED] + batch[P.ATTENDED_STRIDE] * first + 4 * dims * group * h,
+                batch[P.ATTENDED_STRIDE],
+            ),
         )
         unit = take(sync)
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _codes_phase(batch, x, x_stride, n, codes):
+def _codes_phase(shape, batch, x, x_stride, n):
     """The codes of every row at x, for the matrices of the next phase."""
-    if codes is not None:
+    if shape[P.QUANTIZED]:
         sync, rows = batch[P.SYNC], batch[P.ROWS]
         first = take(sync) * _ROWS_A_UNIT
         while first < rows:
             for r in range(first, min(rows, first + _ROWS_A_UNIT)):
-                _quantize(batch, r, x + x_stride * r, n, codes)
+                _quantize(shape, batch, r, x + x_stride * r, n)
             first = take(sync) * _ROWS_A_UNIT
         barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _activation_phase(shape, batch, codes):
+def _activation_phase(shape, batch):
     """gated = silu(gated) * raised, and its codes; row by row."""
     sync, rows = batch[P.SYNC], batch[P.ROWS]
     r = take(sync)
     while r < rows:
         gated = batch[P.GATED] + batch[P.GATED_STRIDE] * r
         silu_row(gated, batch[P.RAISED] + batch[P.RAISED_STRIDE] * r, shape[P.FFN])
-        _quantize(batch, r, gated, shape[P.FFN], codes)
+        _quantize(shape, batch, r, gated, shape[P.FFN])
         r = take(sync)
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _output_phase(shape, batch, eps, codes):
+def _output_phase(shape, batch, eps):
     """The last norm, for the rows whose logits are wanted only."""
     sync, stride = batch[P.SYNC], shape[P.DIM_STRIDE]
     weight = shape[P.NORMS] + stride * (2 * shape[P.LAYERS])
@@ -219,13 +202,13 @@ def _output_phase(shape, batch, eps, codes):
         x, y = batch[P.X] + stride * r, batch[P.LAST_HIDDEN] + stride * i
         add_row(x, batch[P.HIDDEN] + stride * r, shape[P.DIM])
         rms_norm(x, weight, y, shape[P.DIM], eps)
-        _quantize(batch, i, y, shape[P.DIM], codes)
+        _quantize(shape, batch, i, y, shape[P.DIM])
         i = take(sync)
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def forward(me, shape, matrices, batch, eps, f32, f16, bf16, q8_0, q4_0, codes, kv_f16, kv_q8_0):
+def forward(me, shape, matrices, batch, eps):
     """All layers over the rows of one batch; every thread calls it with its own `me`. Llama, Touvron et al. 2023.
 
     shape, matrices, batch: int64 tables (kernels/plan.py). eps: of the norms. Writes keys and values into the rows'
@@ -235,25 +218,19 @@ def forward(me, shape, matrices, batch, eps, f32, f16, bf16, q8_0, q4_0, codes, 
     rows, x_stride = batch[P.ROWS], shape[P.DIM_STRIDE]
     for layer in range(shape[P.LAYERS]):
         at = P.PER_LAYER * layer
-        _norm_phase(shape, batch, 2 * layer, layer > 0, eps, codes)
+        _norm_phase(shape, batch, 2 * layer, layer > 0, eps)
         y = batch[P.Y]
-        _products(matrices, at + P.WQ, 3, batch, y, x_stride, P.Q, P.Q_STRIDE, rows, f32, f16, bf16, q8_0, q4_0)
-        _rope_phase(shape, batch, layer, kv_f16, kv_q8_0)
-        _attention_phase(me, shape, batch, layer, kv_f16, kv_q8_0)
+        _products(matrices, at + P.WQ, 3, batch, y, x_stride, P.Q, P.Q_STRIDE, rows)
+        _rope_phase(shape, batch, layer)
+        _attention_phase(me, shape, batch, layer)
         x, stride = batch[P.ATTENDED], batch[P.ATTENDED_STRIDE]
-        _codes_phase(batch, x, stride, shape[P.HEADS] * shape[P.HEAD_DIM], codes)
-        _products(matrices, at + P.WO, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows, f32, f16, bf16, q8_0, q4_0)
-        _norm_phase(shape, batch, 2 * layer + 1, True, eps, codes)
-        _products(
-            matrices, at + P.GATE, 2, batch, y, x_stride, P.GATED, P.GATED_STRIDE, rows, f32, f16, bf16, q8_0, q4_0
-        )
-        _activation_phase(shape, batch, codes)
+        _codes_phase(shape, batch, x, stride, shape[P.HEADS] * shape[P.HEAD_DIM])
+        _products(matrices, at + P.WO, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
+        _norm_phase(shape, batch, 2 * layer + 1, True, eps)
+        _products(matrices, at + P.GATE, 2, batch, y, x_stride, P.GATED, P.GATED_STRIDE, rows)
+        _activation_phase(shape, batch)
         x, stride = batch[P.GATED], batch[P.GATED_STRIDE]
-        _products(
-            matrices, at + P.DOWN, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows, f32, f16, bf16, q8_0, q4_0
-        )
-    _output_phase(shape, batch, eps, codes)
+        _products(matrices, at + P.DOWN, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
+    _output_phase(shape, batch, eps)
     at, x = P.PER_LAYER * shape[P.LAYERS], batch[P.LAST_HIDDEN]
-    _products(
-        matrices, at, 1, batch, x, x_stride, P.LOGITS, P.LOGITS_STRIDE, batch[P.OUTPUTS], f32, f16, bf16, q8_0, q4_0
-    )
+    _products(matrices, at, 1, batch, x, x_stride, P.LOGITS, P.LOGITS_STRIDE, batch[P.OUTPUTS])

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -39,7 +39,6 @@ from engine.kernels.simd import (
     store,
 )
 from engine.kernels.target import target
-from engine.kernels.vector_math import OPTIONS
 
 TILE = 6
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
@@ -251,31 +250,26 @@ def _matmul(typingctx, kind, w, group_bytes, x, x_stride, scale, total, s_stride
     return types.void(kind, *[types.intp] * 13), codegen
 
 
-@njit(**OPTIONS)
 def matmul_f32(w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1):
     """Groups [g0, g1) of an F32 matrix; see the module's docstring. Writes y."""
     _matmul(F32_KIND, w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1)
 
 
-@njit(**OPTIONS)
 def matmul_f16(w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1):
     """Groups [g0, g1) of an F16 matrix. Writes y."""
     _matmul(F16_KIND, w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1)
 
 
-@njit(**OPTIONS)
 def matmul_bf16(w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1):
     """Groups [g0, g1) of a BF16 matrix. Writes y."""
     _matmul(BF16_KIND, w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1)
 
 
-@njit(**OPTIONS)
 def matmul_q8_0(w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1):
     """Groups [g0, g1) of a Q8_0 matrix. Writes y."""
     _matmul(Q8_0_KIND, w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1)
 
 
-@njit(**OPTIONS)
 def matmul_q4_0(w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1):
     """Groups [g0, g1) of a Q4_0 matrix. Writes y."""
     _matmul(Q4_0_KIND, w, group_bytes, x, x_stride, scale, total, s_stride, steps, y, y_stride, tokens, g0, g1)

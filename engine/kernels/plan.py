@@ -26,13 +26,16 @@ from __future__ import annotations
     KEY_SCALE_BYTES,
     VALUE_BYTES,
     VALUE_SCALE_BYTES,
+    QUANTIZED,  # 1 where any matrix wants codes of the activations
+    ATTEND,  # addresses of the kernels for the KV type
+    WRITE_KV,
     SHAPE_SIZE,
-) = range(20)
+) = range(23)
 
 # matrices (int64, one row each): 7 a layer in this order, then the output head
 WQ, WK, WV, WO, GATE, UP, DOWN = range(7)
 PER_LAYER = 7
-M_KIND, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, M_COLUMNS = range(6)
+M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
 
 # batch (int64): fixed for one step
 (

@@ -67,8 +67,7 @@ def rotate(row, heads, dims, pairs, cosine, sine):
             store_f32(at + 8 * i + 4, a * s + b * c)
 
 
-@njit(**OPTIONS)
-def write_kv_f16(key, value, dims, channels, slot, k, v):
+def write_kv_f16(key, value, dims, channels, scale_blocks, slot, k, ks, v, vs):
     """One token's key and value of one head (float32 addresses), rounded to half, into slot `slot` of a block."""
     for i in range(dims):
         store_half(k + 2 * (BLOCK * i + slot), load_f32(key + 4 * i))
@@ -94,7 +93,6 @@ def _q8_code(x, inverse):
     return np.int32((t + _MAGIC_HALF) - _MAGIC_HALF)
 
 
-@njit(**OPTIONS)
 def write_kv_q8_0(key, value, dims, channels, scale_blocks, slot, k, ks, v, vs):
     """As write_kv_f16, as codes of 8 bits with one half scale for 32 dims of the token."""
     for j in range(scale_blocks):

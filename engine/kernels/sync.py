@@ -90,6 +90,23 @@ def default_rounding(typingctx):
     return types.void(), codegen
 
 
+@intrinsic
+def call_kernel(typingctx, address, arguments):
+    """Call the C function at `address`, void(int64, …), with a tuple of int64.
+
+    Kernels that differ by model (tensor types, KV type) are compiled apart and called so: the forward pass is compiled
+    once for all of them.
+    """
+    count = len(arguments)
+
+    def codegen(_c: Any, b: Any, _s: Any, a: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [I64] * count)
+        b.call(pointer(b, a[0], kind), cgutils.unpack_tuple(b, a[1], count))
+        return ir.Constant(I8.as_pointer(), None)
+
+    return types.void(types.int64, arguments), codegen
+
+
 @njit(**OPTIONS)
 def barrier(sync, threads):
     """All threads arrive, then all go on; the work counter starts again at 0. `sync` is the area's address."""
