@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,7 @@ def _address(function: Callable[..., None], arguments: int) -> int:
     """Compile, or load from the cache, a kernel void(int64, …), and give its address for the life of the process."""
     compiled = cfunc(types.void(*(types.int64,) * arguments), **OPTIONS)(function)
     _alive.append(compiled)
-    address: int = compiled.address
-    return address
+    return int(cast(int, compiled.address))
 
 
 _alive: list[Any] = []
@@ -67,9 +66,15 @@ def compile_forward() -> None:
     forward.compile((types.int64, table, types.Array(types.int64, 2, "C"), table, types.float64))
 
 
+def compile_rope() -> None:
+    """Compile, or load from the cache, the table of angles."""
+    n, floats = types.int64, types.Array(types.float32, 2, "C")
+    fill_rope_table.compile((types.Array(types.float64, 1, "C"), floats, floats, n, n))
+
+
 def parts(kinds: frozenset[str], kv_type: str) -> list[tuple[str, Callable[[], Any]]]:
     """What a model with these tensor types and this KV type needs compiled, with names."""
-    needed: list[tuple[str, Callable[[], Any]]] = [("forward", compile_forward)]
+    needed: list[tuple[str, Callable[[], Any]]] = [("forward", compile_forward), ("rope", compile_rope)]
     needed += [(kind, partial(product, kind)) for kind in KINDS if kind in kinds]
     needed += [(f"attend {kv_type}", partial(attend, kv_type)), (f"write {kv_type}", partial(write_kv, kv_type))]
     return needed

@@ -34,7 +34,7 @@ from numba import njit
 rng = np.random.default_rng(7)
 at = lambda a: a.ctypes.data
 for kind, units in ((M.Q8_0_KIND, 8), (M.Q4_0_KIND, 4)):
-    product = njit(nogil=True, error_model="numpy")((M.matmul_q8_0 if units == 8 else M.matmul_q4_0).py_func)
+    product = njit(nogil=True, error_model="numpy")(M.matmul_q8_0 if units == 8 else M.matmul_q4_0)
     tokens, blocks = 2 * M.TILE + 3, 5
     tiles = -(-tokens // M.TILE)
     w = rng.integers(0, 256, (2, blocks, 32 + 64 * units), dtype=np.uint8)
@@ -63,7 +63,7 @@ print("exact")
 COMPILE_ONLY = r"""
 import engine.kernels.matmul as M
 from numba import njit, types
-product = njit(nogil=True, error_model="numpy")(M.matmul_q4_0.py_func)
+product = njit(nogil=True, error_model="numpy")(M.matmul_q4_0)
 product.compile((types.int64,) * 13)
 print(product.inspect_asm()[product.signatures[0]].count("vpdpbusd"))
 """
