@@ -37,7 +37,7 @@ def world(model_file, open_model):
 
 
 @pytest.mark.parametrize(("kind", "kv_type"), KINDS)
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(moves=MOVES)
 def test_any_road_gives_the_same_bytes(world, kind, kv_type, moves):
     canon, models = world(kind, kv_type)
@@ -45,7 +45,7 @@ def test_any_road_gives_the_same_bytes(world, kind, kv_type, moves):
 
 
 @pytest.mark.parametrize(("name", "kv_type"), HEADS)
-@settings(max_examples=6)
+@settings(max_examples=15)
 @given(moves=MOVES)
 def test_any_head_size_and_grouping_gives_the_same_bytes(world, name, kv_type, moves):
     canon, models = world(name, kv_type)
