@@ -259,7 +259,7 @@ class StateWriter:
                 job.node_id,
                 job.state_key,
                 state.tokens,
-                [Chunk(c.start, c.stop, c.arrays) for c in state.chunks],
+                [Chunk(c.start, c.stop, c.arrays) for c in state.chunks if c.start < c.stop],
                 logits=state.logits,
                 hidden=state.hidden,
                 dice_key=state.dice_key,

@@ -1,0 +1,150 @@
+"""kill -9 of a running chat: nothing that was sent is lost, at most 250 ms of the reply, and going on is exact."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app.chat import Chat, ChatOptions
+from app.events import Delta
+from tests.fake_engine import FakeEngine
+
+SEED, LIMIT, STEP_S = 21, 60, 0.004
+MESSAGES = ("first question", "second question", "third question")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def directories(root: Path) -> dict:
+    return {f"FORKPOINT_{kind}_DIR": str(root / kind.lower()) for kind in ("DATA", "CACHE", "CONFIG")}
+
+
+def open_chat(events=None, **options) -> Chat:
+    chat = Chat(
+        (events if events is not None else []).append,
+        ChatOptions(**options),
+        engine=FakeEngine(),
+        model=Path("fake.gguf"),
+    )
+    chat.start()
+    chat.load_model()
+    return chat
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The texts of a chat that nobody kills: question, reply, question, reply, ..."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in directories(tmp_path_factory.mktemp("whole")).items():
+            patch.setenv(name, value)
+        chat = open_chat(seed=SEED, limit=LIMIT)
+        for message in MESSAGES:
+            chat.send(message)
+        texts = [m.text for m in chat.transcript()]
+        chat.close()
+    return texts
+
+
+def kill_after(delay_s: float) -> tuple[list, float]:
+    """Start the chat, kill it `delay_s` after it is ready; give what it had said, and when it was killed."""
+    command = [sys.executable, str(ROOT / "tests/faults/chat_child.py"), str(SEED), str(LIMIT), str(STEP_S), *MESSAGES]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
+        first = child.stdout.readline()
+        assert json.loads(first)[0] == "ready", child.stderr.read()
+        time.sleep(delay_s)
+        killed_at = time.monotonic()
+        child.send_signal(signal.SIGKILL)
+        lines = child.stdout.read().decode().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("]")], killed_at
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_nothing_that_was_sent_is_lost_and_going_on_is_exact(number, uninterrupted):
+    delay = random.Random(number).uniform(0.0, 1.1 * LIMIT * STEP_S * len(MESSAGES))
+    said, killed_at = kill_after(delay)
+    sent = [text for kind, _, text in said if kind == "sent"]
+    safe = "".join(t for kind, at, t in said if kind == "delta" and at < killed_at - 0.25)
+
+    chat = open_chat(limit=LIMIT)  # a question whose reply had no journal yet has no limit of its own
+    try:
+        texts = [m.text for m in chat.transcript()]
+        questions = texts[0::2]
+        assert questions[: len(sent)] == sent
+        assert texts == uninterrupted[: len(texts)]
+        pending = chat.pending_reply()
+        replies = "".join(texts[1::2]) + (pending.text if pending else "")
+        assert replies.startswith(safe)
+        if len(texts) % 2:
+            assert pending is not None
+            before = pending.tokens
+            chat.go_on()
+            texts = [m.text for m in chat.transcript()]
+            assert texts == uninterrupted[: len(texts)]
+            assert chat.transcript()[-1].own_tokens > before or before >= LIMIT
+        assert chat.pending_reply() is None
+    finally:
+        chat.close()
+
+
+def test_killed_twice_in_one_reply_goes_on_exactly(uninterrupted):
+    kill_after(0.1)
+    again = open_chat()
+    count = []
+
+    class Killed(BaseException):
+        pass
+
+    def die(event):
+        count.append(event)
+        if sum(isinstance(e, Delta) for e in count) == 5:
+            raise Killed
+
+    assert again.pending_reply() is not None
+    before = again.pending_reply().tokens
+    core = again._core
+    core.emit = die
+    real = core.place.commit
+    core.place.commit = lambda *a, **k: (_ for _ in ()).throw(Killed())
+    with pytest.raises(Killed):
+        again.go_on()
+    core.place.commit = real
+    again.close()
+    third = open_chat()
+    try:
+        assert third.pending_reply().tokens >= before
+        third.go_on()
+        texts = [m.text for m in third.transcript()]
+        assert texts == uninterrupted[: len(texts)]
+    finally:
+        third.close()
+
+
+def test_a_run_that_saves_can_be_killed_and_goes_on_exactly(stories_path):
+    """The same through the command line and the real engine."""
+    model = ["-m", str(stories_path), "--raw", "--temp", "0.9", "-s", "5"]
+    command = [sys.executable, "-m", "app", "run", *model, "-n", "400", "Once upon a time"]
+    whole = subprocess.run(command, capture_output=True, check=True, cwd=ROOT, timeout=300).stdout.decode()
+    seen = b""
+    with subprocess.Popen([*command, "--save", "story"], stdout=subprocess.PIPE, cwd=ROOT) as child:
+        while len(seen) < 100:
+            seen += os.read(child.stdout.fileno(), 64)
+        child.send_signal(signal.SIGKILL)
+        seen += child.stdout.read()
+    chat = Chat(lambda event: None, ChatOptions(window="run"), model=stories_path)
+    chat.start()
+    chat.load_model()
+    try:
+        pending = chat.pending_reply()
+        assert pending is not None
+        assert len(pending.text) >= 90
+        chat.go_on()
+        assert chat.transcript()[-1].text == whole
+        assert whole.startswith(seen.decode(errors="ignore"))
+    finally:
+        chat.close()
