@@ -53,7 +53,7 @@ class Bundles:
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
         """The longest whole prefix, decoded, with what belongs to its end."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        found, bad = self._walk(chain, self._decode)
+        found, bad = self._walk(chain, self._decode, _THREADS)
         chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
         valid = chunks[-1].stop if chunks else 0
         logits, hidden, dice_key = None, None, b""
@@ -71,7 +71,7 @@ class Bundles:
     def check(self, state_key: str, tokens: Sequence[int], shared: int) -> FileCheck:
         """Read and decode everything; pieces that end behind token `shared` count as unique."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        found, bad = self._walk(chain, self._decode)
+        found, bad = self._walk(chain, self._decode, _THREADS)
         sizes = [(piece, (self._files.signature(piece.path) or (0, 0, 0))[2]) for piece, _ in found]
         final = "whole"
         try:
@@ -102,7 +102,9 @@ class Bundles:
                     count, size = count + 1, size + signature[2]
         return count, size
 
-    def _walk(self, chain: Chain, use: Callable[[Chain, Piece], _T]) -> tuple[list[tuple[Piece, _T]], set[Path]]:
+    def _walk(
+        self, chain: Chain, use: Callable[[Chain, Piece], _T], threads: int = 1
+    ) -> tuple[list[tuple[Piece, _T]], set[Path]]:
         """`use` every piece of the longest prefix; a piece that it cannot use is gone round, where others can serve.
 
         Returns the pieces with what `use` made of them, and the paths that are damaged (not those that are missing).
@@ -114,7 +116,7 @@ class Bundles:
             plan = chain.plan(bad | gone)
             todo = [piece for piece in plan if piece.path not in results]
             failed = False
-            for piece, (result, error) in zip(todo, self._each(chain, todo, use), strict=True):
+            for piece, (result, error) in zip(todo, self._each(chain, todo, use, threads), strict=True):
                 if error is None:
                     assert result is not None
                     results[piece.path] = result
@@ -125,7 +127,7 @@ class Bundles:
                 return [(piece, results[piece.path]) for piece in plan], bad
 
     def _each(
-        self, chain: Chain, pieces: list[Piece], use: Callable[[Chain, Piece], _T]
+        self, chain: Chain, pieces: list[Piece], use: Callable[[Chain, Piece], _T], threads: int
     ) -> Iterable[tuple[_T | None, Exception | None]]:
         def attempt(piece: Piece) -> tuple[_T | None, Exception | None]:
             try:
@@ -133,11 +135,11 @@ class Bundles:
             except (DamagedFile, OSError) as error:
                 return None, error
 
-        if len(pieces) < 2 * _THREADS:
+        if threads == 1 or len(pieces) < 2 * threads:
             return [attempt(piece) for piece in pieces]
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(attempt, pieces))
 
     def _decode(self, chain: Chain, piece: Piece) -> Mapping[str, np.ndarray]:

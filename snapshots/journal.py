@@ -32,6 +32,7 @@ _RECORD = struct.Struct("<IB")  # payload bytes, kind
 _START, _TOKENS = 1, 2
 _DIGEST = 16
 _LIMIT = 64 << 20
+_ATTEMPTS = 3
 
 
 def _digest(before: bytes, record: bytes) -> bytes:
@@ -66,7 +67,7 @@ class Journal:
             if self._fd is None:
                 return
             try:
-                self._write(_TOKENS, payload)
+                self.add(_TOKENS, payload)
                 if time.monotonic() - self._synced >= SYNC_EVERY_S:
                     self._files.sync(self._fd)
                     self._synced = time.monotonic()
@@ -102,7 +103,8 @@ class Journal:
                 self._files.close(self._fd)
                 self._fd = None
 
-    def _write(self, kind: int, payload: bytes) -> None:
+    def add(self, kind: int, payload: bytes) -> None:
+        """Write one record; what could not be written whole is taken back. Raises OSError."""
         assert self._fd is not None
         record = _RECORD.pack(len(payload), kind) + payload
         last = _digest(self._last, record)
@@ -126,27 +128,37 @@ class Journals:
 
     def begin(self, start: ReplyStart) -> Journal:
         """A new journal, locked from its first byte on and named only once its head is on the disk."""
-        journal_id = os.urandom(16)
-        path, draft = self._dir / f"{journal_id.hex()}.journal", self._dir / f"{journal_id.hex()}.new"
-        try:
-            self._files.make_dirs(self._dir)
-            fd = self._files.create(draft)
+        for _ in range(_ATTEMPTS):
             try:
-                if not self._files.lock(fd):
-                    raise StoreError("a new journal is locked by another process", path=draft)
-                head = _HEAD.pack(MAGIC, VERSION, 0, journal_id)
-                self._files.write(fd, head)
-                journal = Journal(self._files, path, fd, blake2b(head, digest_size=_DIGEST).digest())
-                journal._write(_START, _start_to_json(start))
-                self._files.sync(fd)
-                self._files.rename(draft, path)
-                self._files.sync_dir(self._dir)
-            except BaseException:
+                self._files.make_dirs(self._dir)
+                journal = self._begin(os.urandom(16), start)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise typed(error, self._dir) from error
+            if journal is not None:
+                return journal
+        raise StoreError("a new journal was taken away", path=self._dir)
+
+    def _begin(self, journal_id: bytes, start: ReplyStart) -> Journal | None:
+        """One try: None, or FileNotFoundError, where `dead` of another process came between creating and locking."""
+        path, draft = self._dir / f"{journal_id.hex()}.journal", self._dir / f"{journal_id.hex()}.new"
+        fd = self._files.create(draft)
+        try:
+            if not self._files.lock(fd):
                 self._files.close(fd)
-                self._files.unlink(draft)
-                raise
-        except OSError as error:
-            raise typed(error, draft) from error
+                return None
+            head = _HEAD.pack(MAGIC, VERSION, 0, journal_id)
+            self._files.write(fd, head)
+            journal = Journal(self._files, path, fd, blake2b(head, digest_size=_DIGEST).digest())
+            journal.add(_START, _start_to_json(start))
+            self._files.sync(fd)
+            self._files.rename(draft, path)
+            self._files.sync_dir(self._dir)
+        except BaseException:
+            self._files.close(fd)
+            self._files.unlink(draft)
+            raise
         return journal
 
     def mark_finished(self, tx: sqlite3.Connection, journal: Journal) -> None:
@@ -154,7 +166,10 @@ class Journals:
         tx.execute("INSERT OR IGNORE INTO finished_journals(id) VALUES (?)", (journal.id,))
 
     def dead(self) -> list[DeadReply]:
-        """Journals that nobody holds, newest first. Those that are finished or hold no whole start are removed."""
+        """Journals that nobody holds, newest first. Those that are finished or hold no whole start are removed.
+
+        A journal of another format version is neither shown nor removed: it waits for its own program.
+        """
         found: list[tuple[float, DeadReply]] = []
         for path in sorted(self._dir.glob("*.journal")) + sorted(self._dir.glob("*.new")):
             opened = self._take(path)
@@ -162,6 +177,8 @@ class Journals:
                 continue
             fd, reply, _, _ = opened
             try:
+                if _is_foreign(self._files.read_fd(fd, _LIMIT)):
+                    continue
                 if reply is None or path.suffix == ".new" or self._is_finished(path.stem):
                     self._files.unlink(path)
                 else:
@@ -244,6 +261,10 @@ def _start_from_json(payload: bytes) -> ReplyStart | None:
         return ReplyStart(**values)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _is_foreign(data: bytes) -> bool:
+    return len(data) >= _HEAD.size and _HEAD.unpack_from(data)[:2] != (MAGIC, VERSION)
 
 
 def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:

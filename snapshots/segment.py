@@ -142,8 +142,13 @@ def _to_planes(arrays: list[np.ndarray], raw_size: int) -> np.ndarray:
     out, place = np.empty(raw_size, np.uint8), 0
     for array in arrays:
         width = array.dtype.itemsize
-        rows = array.reshape(-1).view(np.uint8).reshape(-1, width)
-        out[place : place + array.nbytes].reshape(width, -1)[...] = rows.T
+        part = out[place : place + array.nbytes].reshape(width, -1)
+        if width == 2:  # the common case, in whole numbers: three times as fast as moving single bytes
+            numbers = array.reshape(-1).view("<u2")
+            np.bitwise_and(numbers, 255, out=part[0], casting="unsafe")
+            np.right_shift(numbers, 8, out=part[1], casting="unsafe")
+        else:
+            part[...] = array.reshape(-1).view(np.uint8).reshape(-1, width).T
         place += array.nbytes
     return out
 
@@ -158,11 +163,12 @@ def _split(
         width = int(dtype[2:])
         size = math.prod(shape) * width
         part = flat[place : place + size]
-        if planes and width > 1:
-            rows = np.empty((size // width, width), np.uint8)
-            for byte in range(width):
-                rows[:, byte] = part[byte * (size // width) : (byte + 1) * (size // width)]
-            part = rows.reshape(-1)
+        if planes and width == 2:
+            low, high = part.reshape(2, -1)
+            numbers = np.left_shift(high, 8, dtype="<u2", casting="unsafe")
+            part = np.bitwise_or(numbers, low, out=numbers)
+        elif planes and width > 1:
+            part = np.ascontiguousarray(part.reshape(width, -1).T).reshape(-1)
         elif place % width:  # raw arrays behind others of a smaller type need a place of their own
             part = part.copy()
         array = part.view(dtype).reshape(shape)

@@ -52,8 +52,12 @@ class LibraryMachine(RuleBasedStateMachine):
         self.undone.clear()
 
     def pick(self, place):
-        shown = sorted(self.world.shown)
+        shown = self.in_order()
         return shown[place % len(shown)]
+
+    def in_order(self):
+        """What is shown, oldest first: ids hang on a random one, so their own order would not replay."""
+        return [node_id for node_id in self.parents if node_id in self.world.shown]
 
     def behind(self, node_id):
         found = {node_id}
@@ -92,7 +96,7 @@ class LibraryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.shown)
     @rule(place=PLACE, word=WORDS)
     def regenerate(self, place, word):
-        users = [n for n in sorted(self.world.shown) if self.library.node(n).role == "user"]
+        users = [n for n in self.in_order() if self.library.node(n).role == "user"]
         parent = users[place % len(users)] if users else None
         if parent is None or parent == self.world.head:
             return

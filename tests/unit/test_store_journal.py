@@ -173,6 +173,37 @@ def test_no_flipped_bit_of_a_journal_is_believed(library, start):
             assert len(dead.tokens) < 3 or not dead.torn
 
 
+def test_a_journal_of_a_newer_program_waits_for_it(library, start):
+    journal = library.begin_journal(start)
+    journal.close()
+    data = bytearray(journal.path.read_bytes())
+    data[8] = 2
+    journal.path.write_bytes(data)
+    assert library.dead_replies() == []
+    assert journal.path.read_bytes() == data
+
+
+def test_a_draft_that_another_process_takes_away_is_begun_again(tmp_path, start):
+    class Thief(Files):
+        def __init__(self):
+            self.left = 2
+
+        def lock(self, fd):
+            self.left -= 1
+            if self.left == 1:
+                return False
+            if self.left == 0:
+                for path in (tmp_path / "data" / "journals").glob("*.new"):
+                    path.unlink()
+            return super().lock(fd)
+
+    with open_library(tmp_path, Thief()) as library:
+        journal = library.begin_journal(start)
+        journal.append([1])
+        journal.close()
+        assert [r.tokens for r in library.dead_replies()] == [(1,)]
+
+
 def test_strange_files_among_the_journals_are_left_alone(library, start, tmp_path):
     journal = library.begin_journal(start)
     folder = journal.path.parent
