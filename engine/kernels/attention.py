@@ -258,6 +258,8 @@ def attend(
     + 4) float32 of this thread. out: address of the first token's row at this KV head's first query head; out_stride
     its row stride in bytes. kv_f16, kv_q8_0: one is None, and Numba leaves the code for it out.
     """
+    # As variables, for Numba compiles a function anew for each literal that it is given.
+    zero, one, four = np.int64(0), np.int64(1), np.int64(ROWS_AT_ONCE)
     tokens = rows // group
     s = scratch
     fresh = s + 4 * BLOCK * rows
@@ -275,9 +277,9 @@ def attend(
         _clear(fresh, channels * rows)
         r = 0
         while r < rows:
-            count = ROWS_AT_ONCE if r + ROWS_AT_ONCE <= rows else 1
+            count = four if r + ROWS_AT_ONCE <= rows else one
             # Rows see the keys up to their own position; the fewest of the tile's are weighed together.
-            common = BLOCK
+            common = keys
             for i in range(r, r + count):
                 common = min(common, max(0, load_i64(positions + 8 * (i // group)) + 1 - BLOCK * j))
             at, to = s + 4 * BLOCK * r, fresh + 4 * channels * r
@@ -288,17 +290,17 @@ def attend(
                     store_f32(state + 16 * i + 8, m)
                     store_f32(state + 16 * i + 12, total)
             if kv_f16 is not None:
-                weigh_f16(at, count, 0, common, v, vs, scale_blocks, channels, to)
+                weigh_f16(at, count, zero, common, v, vs, scale_blocks, channels, to)
             if kv_q8_0 is not None:
-                weigh_q8_0(at, count, 0, common, v, vs, scale_blocks, channels, to)
+                weigh_q8_0(at, count, zero, common, v, vs, scale_blocks, channels, to)
             for i in range(r, r + count):
                 seen = min(BLOCK, load_i64(positions + 8 * (i // group)) + 1 - BLOCK * j)
                 if seen > common:
                     own = fresh + 4 * channels * i
                     if kv_f16 is not None:
-                        weigh_f16(s + 4 * BLOCK * i, 1, common, seen, v, vs, scale_blocks, channels, own)
+                        weigh_f16(s + 4 * BLOCK * i, one, common, seen, v, vs, scale_blocks, channels, own)
                     if kv_q8_0 is not None:
-                        weigh_q8_0(s + 4 * BLOCK * i, 1, common, seen, v, vs, scale_blocks, channels, own)
+                        weigh_q8_0(s + 4 * BLOCK * i, one, common, seen, v, vs, scale_blocks, channels, own)
                 if seen > 0:
                     m, total = load_f32(state + 16 * i + 8), load_f32(state + 16 * i + 12)
                     _merge(j == 0, m, total, fresh + 4 * channels * i, channels, state + 16 * i, o + 4 * channels * i)

@@ -216,21 +216,23 @@ def forward(me, shape, matrices, batch, eps):
     """
     default_rounding()
     rows, x_stride = batch[P.ROWS], shape[P.DIM_STRIDE]
+    # As variables, for Numba compiles a function anew for each literal that it is given.
+    one, two, three = np.int64(1), np.int64(2), np.int64(3)
     for layer in range(shape[P.LAYERS]):
         at = P.PER_LAYER * layer
         _norm_phase(shape, batch, 2 * layer, layer > 0, eps)
         y = batch[P.Y]
-        _products(matrices, at + P.WQ, 3, batch, y, x_stride, P.Q, P.Q_STRIDE, rows)
+        _products(matrices, at + P.WQ, three, batch, y, x_stride, P.Q, P.Q_STRIDE, rows)
         _rope_phase(shape, batch, layer)
         _attention_phase(me, shape, batch, layer)
         x, stride = batch[P.ATTENDED], batch[P.ATTENDED_STRIDE]
         _codes_phase(shape, batch, x, stride, shape[P.HEADS] * shape[P.HEAD_DIM])
-        _products(matrices, at + P.WO, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
-        _norm_phase(shape, batch, 2 * layer + 1, True, eps)
-        _products(matrices, at + P.GATE, 2, batch, y, x_stride, P.GATED, P.GATED_STRIDE, rows)
+        _products(matrices, at + P.WO, one, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
+        _norm_phase(shape, batch, 2 * layer + 1, layer >= 0, eps)
+        _products(matrices, at + P.GATE, two, batch, y, x_stride, P.GATED, P.GATED_STRIDE, rows)
         _activation_phase(shape, batch)
         x, stride = batch[P.GATED], batch[P.GATED_STRIDE]
-        _products(matrices, at + P.DOWN, 1, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
+        _products(matrices, at + P.DOWN, one, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
     _output_phase(shape, batch, eps)
     at, x = P.PER_LAYER * shape[P.LAYERS], batch[P.LAST_HIDDEN]
-    _products(matrices, at, 1, batch, x, x_stride, P.LOGITS, P.LOGITS_STRIDE, batch[P.OUTPUTS])
+    _products(matrices, at, one, batch, x, x_stride, P.LOGITS, P.LOGITS_STRIDE, batch[P.OUTPUTS])

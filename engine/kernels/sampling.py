@@ -15,6 +15,10 @@ from engine.kernels.scalar_math import OPTIONS, bits_of, exp64, log64
 NOT_FINITE = -1  # a NaN, an infinite logit, or nothing but -inf
 
 _SIGN = np.uint64(1 << 63)
+_HALF = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_DIGIT = np.uint64(2047)
+_LONG_WAY = 64
 HEAP_LIMIT = 1024  # more candidates than this are cheaper to sort whole
 _LARGEST_PENALTY = 1e30
 
@@ -29,43 +33,84 @@ def ordered_bits(x):
 
 
 @njit(**OPTIONS)
-def sort_by_key(n, keys, order, counts):
-    """Sort order[0, :n] by ascending keys[0, :n], in place; equal keys keep their order. Radix sort.
-
-    keys uint64 (2, ≥ n) and order int64 (2, ≥ n): the second rows are scratch; counts int64 (8, 256): scratch.
-    """
-    for digit in range(8):
-        for value in range(256):
+def _radix_sort(n, keys, other, counts):
+    """Sort keys[:n] by their high 32 bits, in place; equal ones keep their order. Digits of 11, 11 and 10 bits."""
+    for digit in range(3):
+        for value in range(2048):
             counts[digit, value] = 0
     for i in range(n):
-        key = keys[0, i]
-        for digit in range(8):
-            counts[digit, np.int64(key & np.uint64(255))] += 1
-            key >>= np.uint64(8)
-    now = 0
-    for digit in range(8):
+        high = keys[i] >> _HALF
+        counts[0, np.int64(high & _DIGIT)] += 1
+        counts[1, np.int64((high >> np.uint64(11)) & _DIGIT)] += 1
+        counts[2, np.int64(high >> np.uint64(22))] += 1
+    source, target = keys, other
+    for digit in range(3):
         total = 0
         trivial = False
-        for value in range(256):
+        for value in range(2048):
             count = counts[digit, value]
             trivial = trivial or count == n
             counts[digit, value] = total
             total += count
         if trivial:
             continue
-        shift = np.uint64(8 * digit)
+        shift = np.uint64(32 + 11 * digit)
         for i in range(n):
-            key = keys[now, i]
-            value = np.int64((key >> shift) & np.uint64(255))
-            at = counts[digit, value]
-            counts[digit, value] = at + 1
-            keys[1 - now, at] = key
-            order[1 - now, at] = order[now, i]
-        now = 1 - now
-    if now == 1:
+            key = source[i]
+            slot = np.int64((key >> shift) & _DIGIT)
+            target[counts[digit, slot]] = key
+            counts[digit, slot] += 1
+        source, target = target, source
+    if source is not keys:
         for i in range(n):
-            keys[0, i] = keys[1, i]
-            order[0, i] = order[1, i]
+            keys[i] = source[i]
+
+
+@njit(**OPTIONS)
+def sort_indices(n, values, falling, keys, other, counts):
+    """Order the indices that keys[:n] holds, in place, by values float64 at these indices, falling or rising; equal
+    values keep their order. keys, other uint64 (≥ n); counts int64 (3, 2048): scratch, as `other` is.
+
+    A radix sort by the high half of the values' bits; the low half decides within runs of equal high halves, which
+    are short unless the values hardly differ: then the low half is sorted first, as radix sorts do.
+    """
+    flip = ~np.uint64(0) if falling else np.uint64(0)
+    for i in range(n):
+        index = keys[i] & _LOW
+        keys[i] = ((ordered_bits(values[np.int64(index)]) ^ flip) & ~_LOW) | index
+    _radix_sort(n, keys, other, counts)
+    start = 0
+    patient = True
+    while start < n:
+        stop = start + 1
+        while stop < n and keys[stop] >> _HALF == keys[start] >> _HALF:
+            stop += 1
+        for i in range(start + 1, stop):
+            key = keys[i]
+            bits = ordered_bits(values[np.int64(key & _LOW)]) ^ flip
+            at = i
+            while at > start and ordered_bits(values[np.int64(keys[at - 1] & _LOW)]) ^ flip > bits:
+                keys[at] = keys[at - 1]
+                at -= 1
+            keys[at] = key
+            if i - at > _LONG_WAY:
+                patient = False
+                break
+        if not patient:
+            break
+        start = stop
+    if not patient:
+        # Elements were moved, but among equals of both halves never past each other: the order to keep is still there.
+        for i in range(n):
+            index = keys[i] & _LOW
+            keys[i] = ((ordered_bits(values[np.int64(index)]) ^ flip) << _HALF) | index
+        _radix_sort(n, keys, other, counts)
+        for i in range(n):
+            index = keys[i] & _LOW
+            keys[i] = ((ordered_bits(values[np.int64(index)]) ^ flip) & ~_LOW) | index
+        _radix_sort(n, keys, other, counts)
+    for i in range(n):
+        keys[i] &= _LOW
 
 
 @njit(**OPTIONS)
@@ -122,27 +167,26 @@ def _best_by_heap(logits, values, ids):
 
 
 @njit(**OPTIONS)
-def _all_in_order(logits, values, ids, keys, order, counts):
+def _all_in_order(logits, values, ids, keys, other, counts):
     """The candidates above -inf, sorted, as many as `values` holds; gives how many there are."""
     size = 0
     for token in range(len(logits)):
         if logits[token] > -np.inf:
-            keys[0, size] = ~ordered_bits(logits[token])
-            order[0, size] = token
+            keys[size] = np.uint64(token)
             size += 1
-    sort_by_key(size, keys, order, counts)
+    sort_indices(size, logits, True, keys, other, counts)
     size = min(size, len(values))
     for i in range(size):
-        ids[i] = order[0, i]
+        ids[i] = np.int64(keys[i])
         values[i] = logits[ids[i]]
     return size
 
 
 @njit(**OPTIONS)
-def best(logits, values, ids, keys, order, counts):
+def best(logits, values, ids, keys, other, counts):
     """Fill values float64 (k,) and ids int64 (k,) with the k best of logits float64 (n,); gives how many, or NOT_FINITE.
 
-    keys uint64 (2, n), order int64 (2, n), counts int64 (8, 256) are scratch, used for k above HEAP_LIMIT only.
+    keys, other uint64 (n,), counts int64 (3, 2048) are scratch, used for k above HEAP_LIMIT only.
     """
     finite = False
     for token in range(len(logits)):
@@ -155,7 +199,7 @@ def best(logits, values, ids, keys, order, counts):
         return NOT_FINITE
     if len(values) <= HEAP_LIMIT:
         return _best_by_heap(logits, values, ids)
-    return _all_in_order(logits, values, ids, keys, order, counts)
+    return _all_in_order(logits, values, ids, keys, other, counts)
 
 
 @njit(**OPTIONS)
@@ -170,7 +214,7 @@ def _weigh(values, first, last, temperature, weights):
 
 
 @njit(**OPTIONS)
-def _typical(values, ids, size, mass, weights, keys, order, counts):
+def _typical(values, ids, size, mass, weights, distances, keys, other, counts):
     """Keep the candidates whose surprise is nearest to the entropy, up to `mass`; gives the new size."""
     total = _weigh(values, 0, size, 1.0, weights)
     log_total = log64(total)
@@ -178,25 +222,25 @@ def _typical(values, ids, size, mass, weights, keys, order, counts):
     for i in range(size):
         entropy += weights[i] / total * (log_total - (values[i] - values[0]))
     for i in range(size):
-        order[0, i] = i
+        keys[i] = np.uint64(i)
         # A weight that underflowed has no surprise that could be told apart: such candidates come last.
         surprise = log_total - (values[i] - values[0]) if weights[i] > 0.0 else np.inf
-        keys[0, i] = ordered_bits(abs(surprise - entropy))
-    sort_by_key(size, keys, order, counts)
-    keep = size
+        distances[i] = abs(surprise - entropy)
+    sort_indices(size, distances, False, keys, other, counts)
+    for i in range(size):
+        other[i] = np.uint64(0)
     seen = 0.0
     for i in range(size):
-        seen += weights[order[0, i]] / total
+        other[np.int64(keys[i])] = np.uint64(1)
+        seen += weights[np.int64(keys[i])] / total
         if seen > mass:
-            keep = i + 1
             break
-    # Back into their own order: a second sort, by place.
-    for i in range(keep):
-        keys[0, i] = np.uint64(order[0, i])
-    sort_by_key(keep, keys, order, counts)
-    for i in range(keep):
-        values[i], ids[i] = values[order[0, i]], ids[order[0, i]]
-    return keep
+    kept = 0
+    for i in range(size):
+        if other[i] == np.uint64(1):
+            values[kept], ids[kept] = values[i], ids[i]
+            kept += 1
+    return kept
 
 
 @njit(**OPTIONS)
@@ -233,20 +277,21 @@ def _xtc(values, size, threshold, weights):
 
 @njit(**OPTIONS)
 def choose(
-    logits, values, ids, weights, keys, order, counts, typical_p, top_p, min_p, xtc, xtc_threshold, temperature, u
-):
+    logits, values, ids, weights, distances, keys, other, counts,
+    typical_p, top_p, min_p, xtc, xtc_threshold, temperature, u,
+):  # fmt: skip
     """The chosen token, or NOT_FINITE. logits float64 (n,); u in [0, 1); `xtc` whether XTC acts now.
 
     The chain: top-k, typical, top-p, min-p, XTC, temperature, draw. At temperature 0 the best that is left. Top-k is
-    the length k of the scratch arrays values, weights float64 (k,) and ids int64 (k,). The other scratch: keys uint64
-    (2, m), order int64 (2, m), counts int64 (8, 256), where m is n for k above HEAP_LIMIT, else k for typical, else 0.
+    the length k of the scratch arrays values, weights, distances float64 (k,) and ids int64 (k,). The other scratch:
+    keys, other uint64 (m,), counts int64 (3, 2048), where m is n for k above HEAP_LIMIT, else k for typical, else 0.
     """
-    size = best(logits, values, ids, keys, order, counts)
+    size = best(logits, values, ids, keys, other, counts)
     if size <= 0:
         return NOT_FINITE
     first = 0
     if typical_p < 1.0:
-        size = _typical(values, ids, size, typical_p, weights, keys, order, counts)
+        size = _typical(values, ids, size, typical_p, weights, distances, keys, other, counts)
     if top_p < 1.0:
         size = _top_p(values, size, top_p, weights)
     if min_p > 0.0:
