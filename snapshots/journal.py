@@ -162,7 +162,13 @@ class Journals:
         return journal
 
     def mark_finished(self, tx: sqlite3.Connection, journal: Journal) -> None:
-        """Note in the node's own transaction that its journal is done, in case the process dies before `discard`."""
+        """Note in the node's own transaction that its journal is done, in case the process dies before `discard`.
+
+        Notes of journals whose files are gone are dropped here, so there is seldom more than one.
+        """
+        for (journal_id,) in tx.execute("SELECT id FROM finished_journals").fetchall():
+            if not self._path(journal_id).exists():
+                tx.execute("DELETE FROM finished_journals WHERE id = ?", (journal_id,))
         tx.execute("INSERT OR IGNORE INTO finished_journals(id) VALUES (?)", (journal.id,))
 
     def dead(self) -> list[DeadReply]:
@@ -284,7 +290,9 @@ def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:
         if kind == _START:
             start = _start_from_json(payload)
         elif kind == _TOKENS:
-            (count,) = struct.unpack_from("<I", payload)
+            (count,) = struct.unpack_from("<I", payload.ljust(4, b"\0"))
+            if 4 + 4 * count > len(payload):
+                break
             tokens.extend(struct.unpack_from(f"<{count}I", payload, 4))
             text.append(payload[4 + 4 * count :].decode("utf-8", "replace"))
         place, last = end + _DIGEST, digest

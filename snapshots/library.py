@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,7 @@ class Library:
         self._disk = files or Files()
         self._journals = Journals(data_dir, database, self._disk)
         self._bundles: Bundles | None = None
+        self._opening = threading.Lock()
         self.data_dir = data_dir
         self.cache_dir = cache_dir
 
@@ -375,11 +377,12 @@ class Library:
             return states.stats(tx, self._files(), self._db.path)
 
     def _files(self) -> Bundles:
-        if self._bundles is None:
-            from snapshots.bundles import Bundles
+        with self._opening:
+            if self._bundles is None:
+                from snapshots.bundles import Bundles
 
-            self._bundles = Bundles(self.cache_dir, self.data_dir, self._disk)
-        return self._bundles
+                self._bundles = Bundles(self.cache_dir, self.data_dir, self._disk)
+            return self._bundles
 
     # ----------------------------------------------------------------------------------------------------- journals
 

@@ -70,6 +70,11 @@ def test_a_finished_reply_leaves_no_journal(library, start):
     journal.append([4], "late")  # a thread that has not heard of it yet
     assert library.dead_replies() == []
     assert list((library.data_dir / "journals").iterdir()) == []
+    for i in range(3):
+        again = library.begin_journal(start)
+        library.add_node(start.conversation_id, start.parent_id, Message("assistant", str(i)), journal=again)
+    with library._db.read() as tx:
+        assert tx.execute("SELECT count(*) FROM finished_journals").fetchone() == (1,)
 
 
 def test_a_process_that_dies_between_the_commit_and_the_removal_offers_nothing(tmp_path, start):
