@@ -178,6 +178,7 @@ def sample(
         np.empty(k, np.float64),
         np.empty(k, np.int64),
         np.empty(k, np.float64),
+        np.empty(k, np.float64),
         *_sorting(len(values) if sorted_whole else k if settings.typical_p < 1 else 0),
         float(settings.typical_p),
         float(settings.top_p),
@@ -275,8 +276,8 @@ def _penalized(
 
 
 def _sorting(size: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Scratch for sorting `size` candidates: keys, order, counts."""
-    return np.empty((2, size), np.uint64), np.empty((2, size), np.int64), np.empty((8, 256), np.int64)
+    """Scratch for sorting `size` candidates: keys, their copies, counts."""
+    return np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty((3, 2048), np.int64)
 
 
 def _last(tokens: Sequence[int], count: int) -> npt.NDArray[np.int64]:

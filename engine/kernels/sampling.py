@@ -184,7 +184,7 @@ def _all_in_order(logits, values, ids, keys, other, counts):
 
 @njit(**OPTIONS)
 def best(logits, values, ids, keys, other, counts):
-    """Fill values float64 (k,) and ids int64 (k,) with the k best of logits float64 (n,); gives how many, or NOT_FINITE.
+    """Fill values float64 (k,), ids int64 (k,) with the k best of logits float64 (n,); gives how many, or NOT_FINITE.
 
     keys, other uint64 (n,), counts int64 (3, 2048) are scratch, used for k above HEAP_LIMIT only.
     """
@@ -341,8 +341,8 @@ def _contains(sorted_ids, token):
 
 @njit(**OPTIONS)
 def penalize_repetition(values, recent, matched, longest, breakers, multiplier, base, allowed):
-    """DRY on values float64 (n,), in place: a token that would prolong a repetition of m ≥ allowed ≥ 1 tokens at the end
-    of recent int64 (r,) loses multiplier * base**(m - allowed). Repetitions end at breakers (sorted int64 ids).
+    """DRY on values float64 (n,), in place: a token that would prolong a repetition of m ≥ allowed ≥ 1 tokens at the
+    end of recent int64 (r,) loses multiplier * base**(m - allowed). Repetitions end at breakers (sorted int64 ids).
 
     Lengths come from the Z function of the reversed tokens, in linear time. matched int64 (r,) is scratch; longest
     int64 (n,) must be zeros.
