@@ -74,12 +74,12 @@ def main():
     options = parser.parse_args()
     found = pins(options.names)
     from engine.kernels.target import target
+    from engine.model import NUMERICS_VERSION
 
-    label = target().label
-    text = json.dumps({"target": label, "pins": found}, indent=1)
-    print(text)
+    text = json.dumps({"numerics": NUMERICS_VERSION, "pins": found}, indent=1)
+    print(json.dumps({"target": target().label, **json.loads(text)}, indent=1))
     if options.write:
-        (HERE / "pins.json").write_text(json.dumps(found, indent=1) + "\n")
+        (HERE / "pins.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
