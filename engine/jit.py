@@ -70,9 +70,10 @@ def compile_for(kinds: frozenset[str], kv_type: str, progress: Callable[[int, in
     `progress(done, total)` is called before each part where something has to be compiled, and at the end.
     """
     place = prepare()
+    from engine import sampler
     from engine.kernels import entry
 
-    needed = entry.parts(kinds, kv_type)
+    needed = [*entry.parts(kinds, kv_type), ("sampler", sampler.warm_up)]
     known = {path.stem for path in place.glob("*.done")}
     cold = sum(name not in known for name, _ in needed)
     done = 0
