@@ -51,10 +51,10 @@ class AskName(ModalScreen[str | None]):
         if not name:
             self._say("A name has at least one letter.", True)
         elif name in self._taken and not self._movable:
-            self._say(f"“{name}” is another savepoint; a branch needs a name of its own.", True)
+            self._say(f"“{name}” is taken; a branch needs a name of its own.", True)
         elif name in self._taken and self._confirmed != name:
             self._confirmed = name
-            self._say(f"“{name}” is another savepoint. Enter again moves the name here.", True)
+            self._say(f"“{name}” is taken. Enter again moves the name here.", True)
         else:
             self.dismiss(name)
 

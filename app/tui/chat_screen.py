@@ -88,6 +88,7 @@ class ChatScreen(Screen[None]):
         self.editing: Shown | None = None
         self.last_stats: ReplyStats | None = None
         self.saved_bytes = 0
+        self.focus_wanted: str | None = None  # a node whose message gets the focus once it is painted
         self._escaped_at = 0.0
 
     def compose(self) -> ComposeResult:

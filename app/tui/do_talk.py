@@ -77,6 +77,7 @@ def _sibling(screen: ChatScreen, by: int) -> None:
         screen.toast("There is only this one; r writes another.")
         return
     place = (target.sibling_index + by) % len(target.sibling_ids)
+    screen.focus_wanted = target.sibling_ids[place]
     screen.job(partial(screen.chat.restore, screen.tip_below(target.sibling_ids[place])))
 
 

@@ -20,7 +20,7 @@ from app.tui.shown import PENDING, Shown
 
 _ENDINGS = {
     "cancelled": "■ stopped · /continue goes on",
-    "length": "■ the context is full, or the length limit was reached · /continue goes on",
+    "length": "■ at the length limit · /continue goes on",
     "crashed": "■ cut off · /continue goes on",
     "saved": "■ saved in mid-reply · /continue goes on",
 }
@@ -63,6 +63,7 @@ class MessageView(Vertical, can_focus=True):
         self.shown = shown
         self.role = role
         self._streaming = shown is None
+        self._laid_out = False
 
     def compose(self) -> ComposeResult:
         """Lay out mark, text, badge; below them how it ended and the ruler."""
@@ -80,6 +81,7 @@ class MessageView(Vertical, can_focus=True):
 
     def on_mount(self) -> None:
         """Paint what the nodes say beside their text."""
+        self._laid_out = bool(self.query(Ruler))  # an app that is closing mounts without composing
         self._paint_edges()
 
     @property
@@ -110,7 +112,7 @@ class MessageView(Vertical, can_focus=True):
 
     async def end_stream(self) -> None:
         """The reply is complete for now."""
-        if self.is_attached:
+        if self._laid_out:
             await self.markdown.settle()
         self._streaming = False
         self._paint_edges()
@@ -118,7 +120,7 @@ class MessageView(Vertical, can_focus=True):
     async def take(self, shown: Shown) -> None:
         """Show the newest state of this message; the text is painted again only if it differs."""
         self.shown = shown
-        if not self._streaming:
+        if not self._streaming and self._laid_out:
             if self.role == "assistant":
                 if self.markdown.source != plain(shown.text):
                     await self.markdown.replace(shown.text)
@@ -127,7 +129,7 @@ class MessageView(Vertical, can_focus=True):
         self._paint_edges()
 
     def _paint_edges(self) -> None:
-        if not self.is_attached:
+        if not self._laid_out:
             return
         shown = self.shown
         badge = self.query_one(".badge", Static)

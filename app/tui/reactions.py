@@ -39,6 +39,7 @@ class Reactions:
         self._first_token_at = 0.0
         self._first_token = 0
         self._stopped = False
+        self._place: str | None = None  # the node that is painted as the end
         self._offered: tuple[str, int] | None = None
         self._pending_offer: Offer | None = None
 
@@ -50,6 +51,7 @@ class Reactions:
         if self._looking is None:
             await screen.transcript.sync(self._messages())
             await self._offer_pending()
+            self._focus_wanted()
         if tree:
             screen.tree_panel.show(chat.tree(), chat.conversations())
         self._paint_status()
@@ -63,6 +65,13 @@ class Reactions:
         tokens = (messages[-1].total_tokens if messages else 0) + pending.tokens
         tail = Shown((PENDING,), "assistant", pending.text, turn, tokens, "crashed", 0, (PENDING,), ())
         return [*messages, tail]
+
+    def _focus_wanted(self) -> None:
+        """Give the focus to the message that a walk between siblings came to."""
+        for view in self.screen.transcript.views:
+            if view.shown and self.screen.focus_wanted in view.shown.ids:
+                self.screen.focus_wanted = None
+                view.focus()
 
     async def _offer_pending(self) -> None:
         """Offer to finish what a crash cut off, or to answer what was never answered; once for each place."""
@@ -91,6 +100,7 @@ class Reactions:
         if status.model_name:
             screen.header.model = status.model_name
         screen.header.branch = status.label or ""
+        self._place = status.node_id
         fields: dict[str, object] = {"tokens": status.tokens, "context": status.context_length}
         if self._first_token_at and status.tokens > self._first_token:
             spent = monotonic() - self._first_token_at
@@ -184,6 +194,7 @@ class Reactions:
             case events.TurnCommitted():
                 self._unsent = ""
                 self._stopped = False
+                await screen.transcript.hush()
                 await self.refresh()
             case events.ReplyStarted():
                 await self._reply_started(event)
@@ -197,7 +208,7 @@ class Reactions:
                 self._looking = None
                 screen.transcript.set_class(False, "-preview")
                 screen.transcript.border_subtitle = None
-                if not self.writing:
+                if screen.chat.status().node_id != self._place and not self.writing:
                     await screen.transcript.hush()
                     await screen.transcript.make_offer(None)
                 await self.refresh()

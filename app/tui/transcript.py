@@ -177,7 +177,8 @@ class Transcript(VerticalScroll, can_focus=False):
             self.follow()
 
     async def say(self, words: Content | str, severity: str = "information") -> None:
-        """Put a notice at the end; it goes with the next message."""
+        """Put a notice at the end, in the place of the one before; it goes with the next message."""
+        await self.hush()
         content = literal(words) if isinstance(words, str) else words
         await self.mount(Inline(content, classes=f"-{severity}"), before=self._offer_view())
         self.follow()

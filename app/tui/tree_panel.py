@@ -67,9 +67,13 @@ class TreePanel(OptionList):
         with self.prevent(OptionList.OptionHighlighted):
             self.clear_options()
             self.add_options(options)
-            here = next((place for place, line in enumerate(self._drawn) if line.row.is_here), None)
-            self.highlighted = here
-        if here is not None:
+        self._go_here()
+
+    def _go_here(self) -> None:
+        """Put the highlight on the live position."""
+        with self.prevent(OptionList.OptionHighlighted):
+            self.highlighted = next((place for place, line in enumerate(self._drawn) if line.row.is_here), None)
+        if self.highlighted is not None:
             self.call_after_refresh(self.scroll_to_highlight)
 
     @on(OptionList.OptionHighlighted)
@@ -91,6 +95,7 @@ class TreePanel(OptionList):
 
     def on_blur(self) -> None:
         """A look ends when the focus goes."""
+        self._go_here()
         self.post_message(self.Looked(None))
 
 

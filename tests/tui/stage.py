@@ -1,0 +1,85 @@
+"""The screen on a scripted engine and a real store: a stage that presses keys and waits for what is to be seen."""
+
+import asyncio
+import time
+
+from app.tui.message_view import MessageView
+
+WIDE, NARROW = (120, 40), (80, 24)
+
+
+async def wait_until(condition, what="", timeout_s=10.0):
+    """Give the loop time until the condition holds; fail with what was waited for."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout_s} s in vain for {what or condition}")
+        await asyncio.sleep(0.01)
+
+
+class Stage:
+    """One app under a pilot."""
+
+    def __init__(self, app, pilot, chat, engine):
+        self.app, self.pilot, self.chat, self.engine = app, pilot, chat, engine
+        self.screen = app.chat_screen
+
+    def seen(self):
+        """What stands on the terminal, line by line."""
+        return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
+
+    async def until(self, condition, what=""):
+        try:
+            await wait_until(condition, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.seen()}") from None
+        await self.pilot.pause()
+
+    async def sees(self, *texts):
+        """Wait until every text stands on the terminal."""
+        await self.until(lambda: all(text in self.seen() for text in texts), f"{texts} on the screen")
+
+    async def sees_not(self, text):
+        await self.until(lambda: text not in self.seen(), f"{text!r} to go from the screen")
+
+    async def press(self, *keys):
+        await self.pilot.press(*keys)
+
+    async def write(self, text):
+        """Type a text as a person would; line ends with Ctrl+J."""
+        names = {" ": "space", "\n": "ctrl+j"}
+        await self.pilot.press(*[names.get(char, char) for char in text])
+
+    async def idle(self):
+        """Wait until nothing works and everything is painted."""
+        await self.until(lambda: self.screen.working == 0 and not self.screen.queue, "all work to end")
+
+    async def send(self, text):
+        """Send a message and wait for the whole reply."""
+        await self.write(text)
+        await self.press("enter")
+        await self.until(lambda: self.screen.prompt.text == "", "the message to be taken")
+        await self.idle()
+
+    @property
+    def views(self):
+        return [view for view in self.screen.query(MessageView) if view.shown]
+
+    def texts(self):
+        return [view.shown.text for view in self.views]
+
+    def toasts(self):
+        return [notification.message for notification in self.app._notifications]
+
+    async def toast(self, *parts):
+        """Wait until one toast holds every part."""
+        await self.until(lambda: any(all(p in t for p in parts) for t in self.toasts()), f"a toast with {parts}")
+
+    async def command(self, line):
+        """Type a slash command and wait until it is done."""
+        self.screen.prompt.put(line)
+        self.screen.completion.close()
+        self.screen.focus_prompt()
+        await self.press("enter")
+        await self.pilot.pause()
+        await self.idle()
