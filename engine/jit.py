@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, and their compilation ahead of use with progress.
+"""Where compiled kernels are kept.
 
 Numba's cache notices changes in a function's own file only. The cache directory's name therefore carries a fingerprint
 of all sources of the engine, of Numba, LLVM, NumPy and of the CPU that is compiled for.
@@ -10,7 +10,6 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -62,27 +61,3 @@ def prepare() -> Path:
         path = Path(tempfile.mkdtemp(prefix="forkpoint-jit-"))
     numba.config.CACHE_DIR = str(path)  # type: ignore[attr-defined]
     return path
-
-
-def compile_for(kinds: frozenset[str], kv_type: str, progress: Callable[[int, int], None] | None = None) -> None:
-    """Compile, or load from the cache, the forward pass for these tensor types and this KV type.
-
-    `progress(done, total)` is called before each part where something has to be compiled, and at the end.
-    """
-    place = prepare()
-    from engine import sampler
-    from engine.kernels import entry
-
-    needed = [*entry.parts(kinds, kv_type), ("sampler", sampler.warm_up)]
-    known = {path.stem for path in place.glob("*.done")}
-    cold = sum(name not in known for name, _ in needed)
-    done = 0
-    for name, compile_part in needed:
-        if name not in known and progress is not None:
-            progress(done, cold)
-        compile_part()
-        if name not in known:
-            done += 1
-            (place / f"{name}.done").touch()
-    if progress is not None and cold:
-        progress(cold, cold)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine import jit
 from engine.chat_template import ChatTemplate
 from engine.errors import ContextFull, EngineError, NonFiniteLogits, UnsupportedTokenizer
 from engine.fingerprint import key_of, remembered_tensors_digest
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
+from engine.jit import prepare
 from engine.kv import KVLayout, KVType
 from engine.pool import ThreadPool, physical_cores
 from engine.sampler import SamplerSettings
@@ -23,9 +23,10 @@ from engine.session import Session, SessionState
 from engine.tokenizer import Tokenizer
 from engine.weights import Weights, load_weights
 
-jit.prepare()
+prepare()
 
 from engine.batch import Run, Runner  # noqa: E402  kernels are imported once the JIT cache has its place
+from engine.compilation import compile_for  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -103,7 +104,7 @@ class Model:
             workers = threads if threads is not None else physical_cores()
             tell("read", 1, 1)
             weights = load_weights(gguf, shape, workers, lambda done, total: tell("pack", done, total))
-            jit.compile_for(weights.kinds, kv_type, lambda done, total: tell("compile", done, total))
+            compile_for(weights.kinds, kv_type, lambda done, total: tell("compile", done, total))
             size = context if context is not None else min(shape.trained_context, DEFAULT_CONTEXT)
             return cls(gguf, weights, shape, size, kv_type, workers)
         except EngineError:
