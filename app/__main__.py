@@ -18,8 +18,17 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace" if stream is sys.stderr else "surrogateescape")
     try:
-        result = cli.main(args=arguments, prog_name="forkpoint", standalone_mode=False)
+        instruction = os.environ.get("_FORKPOINT_COMPLETE")
+        if instruction:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "forkpoint", "_FORKPOINT_COMPLETE", instruction)
+        # Not cli.main(): click would make of a broken pipe the exit code 1.
+        with cli.make_context("forkpoint", sys.argv[1:] if arguments is None else arguments) as context:
+            result = cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as wanted:
+        return wanted.exit_code
     except click.ClickException as error:
         print(f"forkpoint: {one_line(error.format_message())}", file=sys.stderr)
         return error.exit_code

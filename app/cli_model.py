@@ -20,8 +20,8 @@ from app.terminal import ProgressLine, print_json, print_table, size
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
-def _chosen(path: Path | None) -> Path:
-    """The file of -m, the config file's, or the bundled one."""
+def chosen_model(path: Path | None) -> Path:
+    """Give the file of -m, the config file's, or the bundled one."""
     from app.chat import bundled_model
     from app.config import load_config
 
@@ -113,7 +113,7 @@ def tokenize_command(model: Path | None, no_special: bool, text: str | None, **_
     from engine.gguf import GGUF
     from engine.tokenizer import Tokenizer
 
-    gguf = GGUF.open(_chosen(model))
+    gguf = GGUF.open(chosen_model(model))
     try:
         tokenizer = Tokenizer.from_gguf(gguf)
     finally:
@@ -150,7 +150,7 @@ def eval_command(
 
     line = ProgressLine()
     opened: Any = LocalEngine().open_model(
-        _chosen(model),
+        chosen_model(model),
         context=context,
         kv_type=cache_type or "f16",
         threads=threads,

@@ -1,6 +1,6 @@
 """A chat in a process of its own, for tests that kill it: says on stdout what it has done, one JSON line an event.
 
-usage: chat_child.py SEED LIMIT STEP_S MESSAGE...
+usage: chat_child.py SEED LIMIT STEP_S MESSAGE...      the message GO ON finishes a cut-off reply instead
 """
 
 import json
@@ -33,7 +33,7 @@ def main():
     chat.load_model()
     say("ready", "")
     for message in messages:
-        chat.send(message)
+        chat.go_on() if message == "GO ON" else chat.send(message)
     chat.close()
 
 
