@@ -141,11 +141,27 @@ def drawn(candidates, temperature, u) -> tuple[int, float]:
 
 
 def sample(logits, tokens, settings, key: bytes, position: int) -> tuple[int, float]:
-    """(token, distance of u from a border): the whole chain but DRY, settings a dict of the names llama.cpp uses."""
+    """(token, distance of u from a border): the whole chain, settings a dict of the names llama.cpp uses.
+
+    Of DRY: dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n and breakers, a set of ids. XTC acts
+    always (xtc_probability 1) or never (0).
+    """
     names = ("repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty")
-    candidates = ordered(penalized(logits, tokens, **{n: settings[n] for n in names if n in settings}))
+    logits = penalized(logits, tokens, **{n: settings[n] for n in names if n in settings})
+    if settings.get("dry_multiplier", 0.0) > 0.0:
+        logits = dry_penalized(
+            logits,
+            tokens,
+            multiplier=settings["dry_multiplier"],
+            base=settings["dry_base"],
+            allowed_length=settings["dry_allowed_length"],
+            last_n=settings["dry_penalty_last_n"],
+            breakers=settings["breakers"],
+        )
+    candidates = ordered(logits)
     candidates = top_k(candidates, settings.get("top_k", 0))
     candidates = typical(candidates, settings.get("typical_p", 1.0))
     candidates = top_p(candidates, settings.get("top_p", 1.0))
     candidates = min_p(candidates, settings.get("min_p", 0.0))
+    candidates = xtc(candidates, settings.get("xtc_probability", 0.0), settings.get("xtc_threshold", 0.1), 0.0)
     return drawn(candidates, settings.get("temperature", 1.0), uniform(key, position))
