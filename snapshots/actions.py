@@ -28,23 +28,21 @@ def add_node(
     """Put a message into the tree and stand on it. A reply joins the turn that its parent ended."""
     tree.conversation(tx, conversation_id)
     before = heads.head(tx, conversation_id)
-    node, is_new = tree.put_node(tx, conversation_id, parent_id, message, state_key)
+    node, shown = tree.put_node(tx, conversation_id, parent_id, message, state_key)
     if not move_head:
         tree.touch(tx, conversation_id)
         return node
     heads.set_head(tx, conversation_id, node.id, "turn", window)
-    created = [node.id] if is_new else []
     row = last(tx, conversation_id, DONE, "DESC")
     turn: Detail = json.loads(row[3]) if row and row[2] == "turn" else {}
     if row and turn and turn["after"] == parent_id == before and _joins(tx, parent_id, node):
-        turn["nodes"] += created
-        turn["after"] = node.id
+        turn = {**turn, "after": node.id, "nodes": turn["nodes"] + 1, "shown": {**turn["shown"], **shown}}
         tx.execute("UPDATE actions SET detail = ? WHERE seq = ?", (json.dumps(turn), row[0]))
         tx.execute(
             "UPDATE actions SET state = ? WHERE conversation_id = ? AND state = ?", (DROPPED, conversation_id, UNDONE)
         )
     else:
-        record(tx, conversation_id, "turn", {"before": before, "after": node.id, "nodes": created})
+        record(tx, conversation_id, "turn", {"before": before, "after": node.id, "nodes": 1, "shown": shown})
     return node
 
 
@@ -137,7 +135,7 @@ def undo(tx: sqlite3.Connection, conversation_id: str | None, window: str) -> Ac
         tx.execute("UPDATE nodes SET deleted = NULL WHERE deleted = ?", (seq,))
         tx.execute("UPDATE conversations SET deleted = NULL WHERE deleted = ?", (seq,))
     elif kind == "turn":
-        _hide_turn(tx, seq, detail["nodes"])
+        _hide_turn(tx, seq, detail["shown"])
     elif kind == "title":
         tx.execute("UPDATE conversations SET title = ? WHERE id = ?", (detail["old_name"], where))
     else:
@@ -156,7 +154,7 @@ def redo(tx: sqlite3.Connection, conversation_id: str | None, window: str) -> Ac
     elif kind == "delete":
         _hide(tx, seq, tree.subtree(tx, detail["node"]))
     elif kind == "turn":
-        tx.execute("UPDATE nodes SET deleted = NULL WHERE deleted = ?", (seq,))
+        tx.executemany("UPDATE nodes SET deleted = NULL WHERE id = ?", [(node_id,) for node_id in detail["shown"]])
     elif kind == "title":
         tx.execute("UPDATE conversations SET title = ? WHERE id = ?", (detail["name"], where))
     elif kind == "name":
@@ -182,9 +180,12 @@ def _finish(
     return Action(kind, conversation_id, here, detail, time.time())
 
 
-def _hide_turn(tx: sqlite3.Connection, seq: int, node_ids: list[str]) -> None:
-    """Hide the messages of an undone turn, the last first, but none that a name or another branch hangs on."""
-    for node_id in reversed(node_ids):
+def _hide_turn(tx: sqlite3.Connection, seq: int, shown: dict[str, int | None]) -> None:
+    """Hide the messages that a turn showed, the last first, but none that a name or another branch hangs on.
+
+    Those that an earlier action had hidden carry its number again, so that undoing that one shows them.
+    """
+    for node_id in reversed(shown):
         used = tx.execute(
             "SELECT EXISTS(SELECT 1 FROM nodes WHERE parent_id = ? AND deleted IS NULL)"
             " OR EXISTS(SELECT 1 FROM labels WHERE node_id = ?)"
@@ -192,7 +193,7 @@ def _hide_turn(tx: sqlite3.Connection, seq: int, node_ids: list[str]) -> None:
             (node_id, node_id, node_id),
         ).fetchone()[0]
         if not used:
-            _hide(tx, seq, [node_id])
+            _hide(tx, shown[node_id] or seq, [node_id])
 
 
 def _undo_name(tx: sqlite3.Connection, kind: str, detail: Detail) -> None:

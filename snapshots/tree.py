@@ -71,21 +71,22 @@ def last_used(tx: sqlite3.Connection) -> Conversation | None:
 
 def put_node(
     tx: sqlite3.Connection, conversation_id: str, parent_id: str | None, message: Message, state_key: str
-) -> tuple[Node, bool]:
-    """Insert a message, or find the node that it already is; True if it was not there (or hidden) before.
+) -> tuple[Node, dict[str, int | None]]:
+    """Insert a message, or find the node that it already is, and show it.
 
-    A hidden path to it comes back: what is said behind a deleted message is never lost. Raises UnknownNode, BadNode.
+    A hidden path to it comes back: what is said behind a deleted message is never lost. Gives, beside the node, the ids
+    that this made visible, from the root down, each with the action that had hidden it (None: it is new). Raises
+    UnknownNode, BadNode.
     """
     parent = None if parent_id is None else node(tx, parent_id)
     if parent is not None and parent.conversation_id != conversation_id:
         raise UnknownNode(parent.id)
     message, keep = _checked(message, parent.n_tokens if parent else 0)
     node_id = ids.node_id(parent.id if parent else conversation_id, message, keep)
-    _unhide_path(tx, parent_id)
-    known = tx.execute("SELECT deleted FROM nodes WHERE id = ?", (node_id,)).fetchone()
-    if known is not None:
-        tx.execute("UPDATE nodes SET deleted = NULL WHERE id = ?", (node_id,))
-        return node(tx, node_id), known[0] is not None
+    known = tx.execute("SELECT 1 FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    shown = _show_path(tx, node_id if known else parent_id)
+    if known:
+        return node(tx, node_id), shown
     turn, at = (parent.turn if parent else 0) + (message.role in ("user", "raw")), time.time()
     values = (
         node_id, conversation_id, parent_id, message.role, message.text, keep, ids.pack_tokens(message.tokens),
@@ -93,7 +94,7 @@ def put_node(
         message.prompt_key, state_key, at, ids.row_digest(node_id, (conversation_id, turn, state_key, at)),
     )  # fmt: skip
     tx.execute(f"INSERT INTO nodes({_NODE}) VALUES ({','.join('?' * len(values))})", values)
-    return node(tx, node_id), True
+    return node(tx, node_id), {**shown, node_id: None}
 
 
 def _checked(message: Message, parent_tokens: int) -> tuple[Message, int]:
@@ -109,14 +110,17 @@ def _checked(message: Message, parent_tokens: int) -> tuple[Message, int]:
     return Message(message.role, text, tokens, keep, stop, sampler, bytes(message.dice_key), message.prompt_key), keep
 
 
-def _unhide_path(tx: sqlite3.Connection, node_id: str | None) -> None:
-    if node_id is not None:
-        tx.execute(
-            "WITH RECURSIVE up(id, parent_id) AS (SELECT id, parent_id FROM nodes WHERE id = ?"
-            " UNION ALL SELECT n.id, n.parent_id FROM nodes n JOIN up ON n.id = up.parent_id)"
-            " UPDATE nodes SET deleted = NULL WHERE deleted IS NOT NULL AND id IN (SELECT id FROM up)",
-            (node_id,),
-        )
+def _show_path(tx: sqlite3.Connection, node_id: str | None) -> dict[str, int | None]:
+    """Show what is hidden of a path; gives what it was, from the root down."""
+    hidden = tx.execute(
+        "WITH RECURSIVE up(id, parent_id, deleted, height) AS"
+        " (SELECT id, parent_id, deleted, 0 FROM nodes WHERE id = ?"
+        " UNION ALL SELECT n.id, n.parent_id, n.deleted, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent_id)"
+        " SELECT id, deleted FROM up WHERE deleted IS NOT NULL ORDER BY height DESC",
+        (node_id,),
+    ).fetchall()
+    tx.executemany("UPDATE nodes SET deleted = NULL WHERE id = ?", [row[:1] for row in hidden])
+    return dict(hidden)
 
 
 def _node(row: Sequence[Any]) -> Node:

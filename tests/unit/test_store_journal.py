@@ -168,7 +168,7 @@ def test_no_flipped_bit_of_a_journal_is_believed(library, start):
         journal.append([i], "abc")
     journal.close()
     data = journal.path.read_bytes()
-    for bit in range(0, 8 * len(data)):
+    for bit in range(0, 8 * len(data), 5):  # every byte, each time another bit
         bad = bytearray(data)
         bad[bit // 8] ^= 1 << bit % 8
         journal.path.write_bytes(bad)

@@ -219,6 +219,23 @@ def test_a_new_action_forgets_what_was_undone_but_loses_no_text(library, chat):
     assert again.id in shown(library, chat)
 
 
+def test_what_was_deleted_said_again_and_undone_twice_is_there_again(library, chat):
+    user, reply = talk(library, chat.id, None, "one")
+    library.delete(reply.id)
+    library.delete(user.id)
+    talk(library, chat.id, None, "one")
+    assert shown(library, chat) == [user.id, reply.id]
+    library.undo(chat.id)
+    assert shown(library, chat) == []
+    library.undo(chat.id)
+    assert shown(library, chat) == [user.id]
+    library.undo(chat.id)
+    assert shown(library, chat) == [user.id, reply.id]
+    for _ in range(3):
+        library.redo(chat.id)
+    assert shown(library, chat) == [user.id, reply.id]
+
+
 def test_a_reply_to_something_deleted_meanwhile_is_kept_with_its_path(library, chat):
     user = library.add_node(chat.id, None, Message("user", "q"))
     library.delete(user.id)
