@@ -87,7 +87,7 @@ class Tokenizer:
         settings = _settings(gguf, len(pieces))
         hashed = hashlib.blake2b(digest_size=32)
         hashed.update(json.dumps(settings, sort_keys=True).encode())
-        hashed.update(np.array([len(piece) for piece in pieces], "<u4").tobytes() + b"".join(pieces))
+        hashed.update(np.fromiter(map(len, pieces), "<u4").tobytes() + b"".join(pieces))
         hashed.update(scores.tobytes() + types.tobytes())
         proto = build_model(pieces, scores, types, settings["unknown_id"])
         return cls(pieces, types, _load(gguf, proto), settings, hashed.hexdigest())
@@ -313,7 +313,7 @@ def build_model(
         pieces.append(b"<unk>")
         scores, kinds = np.append(scores, np.float32(0)), np.append(kinds, np.uint8(UNKNOWN))
     kinds[unknown] = UNKNOWN
-    if len(set(pieces)) != len(pieces) or b"" in pieces:
+    if len(set(pieces)) != len(pieces) or b"" in pieces or b"\0" in b"".join(pieces):
         _make_unique(pieces, kinds)
 
     # The tail of each piece's message, 7 bytes: field 2 (float score), field 3 (type).
@@ -322,13 +322,15 @@ def build_model(
     tails[:, 1:5] = scores.astype("<f4").view(np.uint8).reshape(-1, 4)
     tails[:, 5] = 0x18
     tails[:, 6] = kinds
+    lengths = list(map(len, pieces))
     heads = {}
-    for length in {len(piece) for piece in pieces}:
+    for length in set(lengths):
         inner = b"\x0a" + _varint(length)
         heads[length] = b"\x0a" + _varint(len(inner) + length + 7) + inner
-    out = [
-        heads[len(piece)] + piece + tail for piece, tail in zip(pieces, tails.view("V7")[:, 0].tolist(), strict=True)
-    ]
+    out = [b""] * (3 * len(pieces))  # head, piece and tail in turn
+    out[0::3] = map(heads.__getitem__, lengths)
+    out[1::3] = pieces
+    out[2::3] = tails.view("V7")[:, 0].tolist()
     # TrainerSpec: model_type 3 = BPE (2), byte_fallback 35, unk_id 40, bos_id 41, eos_id 42, pad_id 43 (none: -1).
     trainer = b"\x18\x02" + b"\x98\x02" + (b"\x01" if byte_fallback else b"\x00") + b"\xc0\x02" + _varint(unknown)
     trainer += b"".join(key + _varint((1 << 64) - 1) for key in (b"\xc8\x02", b"\xd0\x02", b"\xd8\x02"))
@@ -339,11 +341,14 @@ def build_model(
 
 
 def _make_unique(pieces: list[bytes], kinds: np.ndarray[Any, Any]) -> None:
-    """Rename empty and repeated pieces (in place) to texts that occur nowhere: the library refuses them."""
+    """Rename empty and repeated pieces, and those with a NUL, to texts that occur nowhere: the library refuses them.
+
+    Mutates both. A NUL in a text is found as the byte token then.
+    """
     seen = set(pieces)
     first: set[bytes] = {b""}
     for index, piece in enumerate(pieces):
-        if piece not in first:
+        if piece not in first and b"\0" not in piece:
             first.add(piece)
             continue
         name, number = b"", index
@@ -358,7 +363,8 @@ def _make_unique(pieces: list[bytes], kinds: np.ndarray[Any, Any]) -> None:
 def _load(gguf: GGUF, proto: bytes) -> Any:
     import sentencepiece
 
+    sentencepiece.set_min_log_level(3)  # its warnings about a file's vocabulary would be written over the screen
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=proto)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise BadGGUF(gguf.path, "tokenizer.ggml.tokens", f"the vocabulary is unusable ({error})") from None
+    except (RuntimeError, ValueError, OSError):
+        raise BadGGUF(gguf.path, "tokenizer.ggml.tokens", "the vocabulary is unusable") from None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from engine.errors import BadGGUF, UnsupportedTokenizer
+from engine.errors import BadGGUF, EngineError, UnsupportedTokenizer
 from engine.gguf import GGUF
 from engine.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Parse, Tokenizer
 
@@ -215,10 +215,10 @@ def test_ids_outside_the_vocabulary_mean_none(tmp_path):
 
 
 def test_vocabulary_with_flaws_still_works(tmp_path):
-    """Repeated and empty pieces, scores that are no numbers, no byte tokens, two tokens of type UNKNOWN."""
-    pieces = [*BASE, "ab", "", "[PAD]", "[PAD]"]
-    types = [*BASE_TYPES, NORMAL, NORMAL, UNKNOWN, 0]
-    scores = [*BASE_SCORES, float("nan"), float("inf"), 0.0, 0.0]
+    """Repeated and empty pieces, a NUL, scores that are no numbers, no byte tokens, two tokens of type UNKNOWN."""
+    pieces = [*BASE, "ab", "", "[PAD]", "[PAD]", "\0"]
+    types = [*BASE_TYPES, NORMAL, NORMAL, UNKNOWN, 0, NORMAL]
+    scores = [*BASE_SCORES, float("nan"), float("inf"), 0.0, 0.0, 0.0]
     tokenizer = load(write_gguf(tmp_path / "f.gguf", pieces, scores, types, add_bos_token=False))
     assert tokenizer.encode("abc") == [6, 7, 5]
     assert tokenizer.encode("aéa") == [8, 0, 3]
@@ -282,3 +282,30 @@ def test_digest_covers_what_decides_ids(trained, tmp_path):
     assert load(write_gguf(tmp_path / "2.gguf", BASE, other.tolist(), BASE_TYPES)).digest != base
     assert load(write_gguf(tmp_path / "3.gguf", [*BASE[:-1], "▁b"], BASE_SCORES, BASE_TYPES)).digest != base
     assert load(write_gguf(tmp_path / "4.gguf", BASE, BASE_SCORES, BASE_TYPES, eos_token_id=1)).digest != base
+
+
+def test_damaged_vocabularies_give_a_typed_error_or_a_sound_tokenizer(tmp_path, capfd):
+    """Letters of the vocabulary's part of a file changed at random; the library must not write to the terminal."""
+    bytes_and_letters = [*(f"<0x{b:02X}>" for b in range(256)), *map(chr, range(33, 127))]
+    pieces = [*BASE[:3], *bytes_and_letters, "▁", "▁the", "th", "he", "the", "<|user|>", "<|end|>"]
+    types = [*BASE_TYPES[:3], *[BYTE] * 256, *[NORMAL] * (len(pieces) - 261), CONTROL, USER_DEFINED]
+    scores = [-float(i) for i in range(len(pieces))]
+    raw = write_gguf(tmp_path / "a.gguf", pieces, scores, types, bos_token_id=1, eos_token_id=2).read_bytes()
+    rng, sound = random.Random(4), 0
+    for _ in range(300):
+        changed = bytearray(raw)
+        for _ in range(rng.choice((1, 3, 40))):
+            at = rng.randrange(raw.index(b"tokenizer.ggml.tokens") + 40, len(raw))
+            if changed[at] >= 32 or rng.random() < 0.05:
+                changed[at] = rng.randrange(256)
+        (tmp_path / "b.gguf").write_bytes(changed)
+        try:
+            tokenizer = load(tmp_path / "b.gguf")
+        except EngineError:
+            continue
+        sound += 1
+        ids = tokenizer.encode("the the <|end|> é\0", parse_special=True)
+        assert all(0 <= token < tokenizer.vocabulary_size for token in ids)
+        assert isinstance(tokenizer.decode(range(tokenizer.vocabulary_size)), str)
+    assert 150 < sound < 300
+    assert capfd.readouterr().err == ""
