@@ -6,6 +6,7 @@ Calls raise OSError; `typed` makes a StoreFull or StoreError of it at the edges 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -16,6 +17,7 @@ from snapshots.errors import StoreError, StoreFull, StoreReadOnly
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_DIR_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}
 _CHUNK = 1 << 24
 
 
@@ -43,7 +45,8 @@ class Files:
         except FileExistsError:
             if not path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path)) from None
-        self.sync_dir(path.parent)
+        with contextlib.suppress(PermissionError):  # a parent that may be entered but not opened
+            self.sync_dir(path.parent)
 
     def create(self, path: Path) -> int:
         """Make a file that must not exist and open it for reading and writing; returns the descriptor."""
@@ -81,10 +84,13 @@ class Files:
         os.replace(source, target)
 
     def sync_dir(self, path: Path) -> None:
-        """Make the names in a directory survive a power cut."""
+        """Make the names in a directory survive a power cut, where the file system has that."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        except OSError as error:
+            if error.errno not in _NO_DIR_SYNC:
+                raise
         finally:
             os.close(fd)
 
