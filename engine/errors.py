@@ -145,4 +145,4 @@ class TemplateError(EngineError):
 
     def __init__(self, why: str):
         self.why = why
-        super().__init__(f"The chat template failed: {shown(why)}.")
+        super().__init__(f"The chat template failed: {shown(why).rstrip('.')}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -215,11 +216,12 @@ def likeliest(
     return [int(token) for token in ids[:found]]
 
 
-def dry_breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[int, ...]:
+@lru_cache(maxsize=8)
+def dry_breakers(tokenizer: Tokenizer, texts: tuple[str, ...]) -> tuple[int, ...]:
     """The ids, ascending, of all tokens whose text holds one of `texts`, and of all special tokens.
 
     Simpler than llama.cpp, which also looks for breakers that lie across tokens. Takes tens of milliseconds for a large
-    vocabulary: keep the result.
+    vocabulary, once: the last results are kept.
     """
     raw = [text.encode("utf-8", "replace") for text in texts]
     found = []

@@ -57,7 +57,6 @@ class Tokenizer:
         self.eos_id: int | None = settings["eos_id"]
         self.unknown_id: int | None = settings["unknown_id"]
         self.add_bos: bool = settings["add_bos"] and self.bos_id is not None
-        self.add_eos: bool = settings["add_eos"] and self.eos_id is not None
         self.add_space_prefix: bool = settings["add_space_prefix"]
         self.digest = digest  # blake2b-256 hex of everything that decides ids and text
         self._pieces = pieces
