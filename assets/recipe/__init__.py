@@ -1,0 +1,1 @@
+"""The recipe of the bundled model: corpus, vocabulary, training, export, and a small trial."""
