@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from snapshots import ids
@@ -123,8 +124,15 @@ def _show_path(tx: sqlite3.Connection, node_id: str | None) -> dict[str, int | N
     return dict(hidden)
 
 
-def _node(row: Sequence[Any]) -> Node:
-    """A row as a Node. Raises DamagedNode where the row does not give its own id, or its digest fails."""
+def _node(row: tuple[Any, ...]) -> Node:
+    """A row as a Node of the caller's own. Raises DamagedNode."""
+    found = _believe(row)
+    return found._replace(sampler=dict(found.sampler))
+
+
+@functools.lru_cache(maxsize=1024)
+def _believe(row: tuple[Any, ...]) -> Node:
+    """A row as a Node that gives its own id and whose digest holds; an equal row is checked once."""
     values = dict(zip(_COLUMNS, row[:-1], strict=True))
     try:
         values["tokens"] = ids.unpack_tokens(values["tokens"])
