@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from app import views
 from app.chat_core import ChatOptions, Core, Emit
-from app.config import Config, TuiOptions, load_config
+from app.config import Config, TuiOptions, bundled_model, load_config
 from app.engine_protocol import Engine, Model
-from app.errors import NoModel, NothingToDo
+from app.errors import NothingToDo
 from app.events import (
     ConversationRow,
     Message,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
 
 LAST_MODEL = "model"
-__all__ = ["Chat", "ChatOptions", "bundled_model", "open_chat"]
+__all__ = ["Chat", "ChatOptions", "open_chat"]
 
 
 def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine | None = None) -> Chat:
@@ -61,16 +61,6 @@ def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine |
     chat = Chat(emit, chat_options, engine=engine, model=options.model, config=config)
     chat.start(options.at)
     return chat
-
-
-def bundled_model() -> Path:
-    """Give the model that comes with forkpoint. Raises NoModel where it is missing."""
-    import assets
-
-    try:
-        return assets.bundled_model_path()
-    except FileNotFoundError as error:
-        raise NoModel("The bundled model is missing; name a GGUF file with -m FILE.") from error
 
 
 class Chat:
@@ -102,10 +92,13 @@ class Chat:
         self._talking = Talking(self._core)
         self._moving = Moving(self._core, self._talking.settle_pending)
 
-    def start(self, at: str | None = None) -> None:
-        """Stand where this window was left, or at a savepoint; reads text only. Raises UnknownRef, AmbiguousRef."""
+    def start(self, at: str | None = None, *, fresh: bool = False) -> None:
+        """Stand where this window was left, or at a savepoint, or (`fresh`) in an empty conversation.
+
+        Reads text only. Raises UnknownRef, AmbiguousRef.
+        """
         core, own = self._core, self._own
-        if own is None or (at is None and self._options.incognito):
+        if own is None or (at is None and (fresh or self._options.incognito)):
             if at is not None:
                 core.library.resolve(at)
             core.take_over()

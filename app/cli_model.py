@@ -22,8 +22,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 def chosen_model(path: Path | None) -> Path:
     """Give the file of -m, the config file's, or the bundled one."""
-    from app.chat import bundled_model
-    from app.config import load_config
+    from app.config import bundled_model, load_config
 
     return path or load_config().model or bundled_model()
 
@@ -53,8 +52,8 @@ def models_command(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _known(paths: tuple[Path, ...]) -> list[tuple[str, Path]]:
-    from app.chat import LAST_MODEL, bundled_model
-    from app.config import load_config
+    from app.chat import LAST_MODEL
+    from app.config import bundled_model, load_config
     from app.errors import NoModel
     from app.libraries import own_library
 

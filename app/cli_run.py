@@ -76,7 +76,7 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
     try:
         with _interruptible(chat, listener):
             _check_name(chat, save_name, force)
-            chat.start(given["at"])
+            chat.start(given["at"], fresh=given["at"] is None)
             chat.load_model()
             listener.ready()
             if given["system"] is not None:

@@ -72,7 +72,7 @@ def verify_command(
 
 
 def _open(path: Path | None, context: int | None, cache_type: Any, threads: int | None) -> tuple[Any, ProgressLine]:
-    from app.chat import bundled_model
+    from app.config import bundled_model
     from app.local_engine import LocalEngine
 
     line = ProgressLine()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from app.engine_protocol import KVType
+from app.errors import NoModel
 
 APP_NAME = "forkpoint"
 CONFIG_FILE = "config.toml"
@@ -71,6 +72,16 @@ def directories() -> Directories:
 
         found[name] = Path(getattr(platformdirs, f"user_{name}_dir")(APP_NAME, appauthor=False))
     return Directories(**found)
+
+
+def bundled_model() -> Path:
+    """Give the model that comes with forkpoint. Raises NoModel where it is missing."""
+    import assets
+
+    try:
+        return assets.bundled_model_path()
+    except FileNotFoundError as error:
+        raise NoModel("The bundled model is missing; name a GGUF file with -m FILE.") from error
 
 
 def load_config(root: Path | None = None) -> Config:

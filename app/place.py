@@ -108,8 +108,14 @@ class Place:
         return next((n.text for n in reversed(self.path[: last + 1]) if n.role == "system"), "")
 
     def prompt_keys(self) -> set[str]:
-        """The prompt keys of the nodes that hold tokens."""
-        return {n.prompt_key for n in self.path if n.tokens}
+        """The prompt keys of the nodes whose tokens stand in the list."""
+        keys: set[str] = set()
+        end = len(self.tokens())
+        for node in reversed(self.path):
+            if node.tokens and node.keep < end:
+                keys.add(node.prompt_key)
+            end = min(end, node.keep)
+        return keys
 
     def history(self) -> list[Past]:
         """The messages but the system's; a reply that was written in parts is one message."""

@@ -253,6 +253,10 @@ class Talking:
     ) -> None:
         """Compute the reply behind the live position: journal, prompt, tokens, commit, save."""
         core = self._core
+        if not core.bench.can_read(core.place):
+            raise NothingToDo(
+                "This was written with another tokenizer; send or edit a message, and the model reads it anew."
+            )
         writer = ReplyWriter(voice, core.library, core.place, core.states, core.emit, core.cancelled, core.requests)
         before, node = _said_before(core.place.path, core.place.cut), core.place.node
         reply: Reply | None = None

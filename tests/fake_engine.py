@@ -127,14 +127,14 @@ class FakeModel:
 
     architecture = "fake"
 
-    def __init__(self, path, context=4096, version="1", step_s=0.0, prefill_s=0.0, script=None):
+    def __init__(self, path, context=4096, version="1", template="fake", step_s=0.0, prefill_s=0.0, script=None):
         self.path, self.name = Path(path), Path(path).stem
         self.context_length, self.vocabulary_size = context, VOCABULARY
         self.tokenizer = FakeTokenizer()
         self.step_s, self.prefill_s, self.script = step_s, prefill_s, dict(script or {})
         self.state_fields = {"tensors": self.name, "numerics": version}
         self.state_key = hashlib.blake2b(repr(self.state_fields).encode(), digest_size=32).hexdigest()
-        self.prompt_fields = {"tokenizer": "bytes", "template": "fake"}
+        self.prompt_fields = {"tokenizer": "bytes", "template": template}
         self.prompt_key = hashlib.blake2b(repr(self.prompt_fields).encode(), digest_size=32).hexdigest()
         self.fed = 0  # tokens computed so far, by prefill and step
         self.closed = False

@@ -150,6 +150,23 @@ def test_another_model_with_the_same_tokenizer_is_named(chats):
     assert "numerics version" in restored.sentence
 
 
+def test_another_tokenizer_reads_the_text_anew_with_the_next_message(chats):
+    chat = chats(script={"hello": "x"})
+    chat.send("hello")
+    chat.flush()
+    other = chats(version="2", template="other", script={"more": "y"})
+    restored = other.heard.of(Restored)[0]
+    assert (restored.rung, restored.reused) == ("recomputed", 0)
+    assert "anew" in restored.sentence
+    with pytest.raises(NothingToDo):
+        other.regenerate()
+    other.send("more")
+    assert [m.text for m in other.transcript()] == ["hello", "x", "more", "y"]
+    assert other.heard.of(ReplyDone)[0].stats.reused_tokens == 0
+    other.continue_reply()
+    assert other.transcript()[-1].continues
+
+
 def test_stop_keeps_what_was_written(chats):
     chat = chats(ChatOptions(limit=200, seed=1), step_s=0.001)
     chat.heard.on(Delta, 5, chat.stop)

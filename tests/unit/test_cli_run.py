@@ -78,6 +78,14 @@ def test_save_then_go_on_with_the_savepoints_own_settings(call):
     assert more["reused_tokens"] == part["rng"]["position"]
 
 
+def test_each_run_without_at_is_a_conversation_of_its_own(call):
+    one = result(call, "--raw", "-n", "2", "-s", "1", "--save", "one", START)
+    two = result(call, "--raw", "-n", "2", "-s", "1", "--save", "two", START)
+    assert two["prompt_tokens"] == one["prompt_tokens"]
+    assert two["tokens"] == one["tokens"]
+    assert two["savepoint"]["id"] != one["savepoint"]["id"]
+
+
 def test_a_taken_name_is_refused_before_anything_is_computed(call):
     result(call, "--raw", "-n", "2", "--save", "mine", START)
     code, out, _ = call("run", "--raw", "-n", "2", "--save", "mine", START)
