@@ -66,7 +66,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "fork",
-        "Start a branch here, or at a savepoint or turn; the other branch stays",
+        "Start a branch here, under a name; the other branch stays",
         "Savepoints",
         "[name]",
         "",

@@ -18,11 +18,10 @@ from typing import ClassVar, TypeVar
 from textual import getters, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.content import Content
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Static, TextArea
+from textual.widgets import TextArea
 
 from app.chat import Chat
 from app.commands import COMMANDS, Completes, parse
@@ -36,8 +35,9 @@ from app.tui.deeds import DEEDS
 from app.tui.header import Header
 from app.tui.message_view import MessageView
 from app.tui.offer import OfferView
-from app.tui.plain import one_line, plain
+from app.tui.plain import plain
 from app.tui.prompt import Prompt
+from app.tui.prompt_box import BUSY, IDLE, ONCE_MORE, PromptBox
 from app.tui.reactions import Reactions
 from app.tui.shown import Shown, shown
 from app.tui.status_line import StatusLine
@@ -45,6 +45,7 @@ from app.tui.transcript import Transcript
 from app.tui.tree_panel import TreePanel
 
 Answer = TypeVar("Answer")
+NARROW = 100  # columns; below it the tree is an overlay
 TWICE_S = 1.2  # two keys within this time are one gesture
 PRIORITY = {"f5", "f9", "f1", "escape", "ctrl+s", "ctrl+t", "ctrl+o", "ctrl+r", "ctrl+q"}
 
@@ -61,7 +62,7 @@ class JobDone(Message):
 class ChatScreen(Screen[None]):
     """Wires the widgets to one `Chat`."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - declared by Screen
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012 - declared by Screen
     AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key, f"deed('{command.name}')", command.help, show=False, priority=key in PRIORITY)
@@ -73,6 +74,7 @@ class ChatScreen(Screen[None]):
     tree_panel = getters.query_one(TreePanel)
     transcript = getters.query_one(Transcript)
     prompt = getters.query_one(Prompt)
+    prompt_box = getters.query_one(PromptBox)
     completion = getters.query_one(Completion)
     status_line = getters.query_one(StatusLine)
 
@@ -93,16 +95,13 @@ class ChatScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Top to bottom."""
+        self.set_class(self.app.size.width < NARROW, "-narrow")  # the breakpoints come after the first paint
         yield Header()
         with Horizontal(id="middle"):
             yield TreePanel()
             yield Transcript()
         yield Completion()
-        with Vertical(id="prompt-box") as box:
-            box.border_subtitle = Content("/ commands · F5 save · F9 load")
-            with Horizontal():
-                yield Static("❯", classes="mark")
-                yield Prompt()
+        yield PromptBox(id="prompt-box")
         yield StatusLine()
 
     async def on_mount(self) -> None:
@@ -124,6 +123,7 @@ class ChatScreen(Screen[None]):
         """
         self.working += 1
         self.talking += talk
+        self.paint_prompt()
 
         def run() -> None:
             failure = ""
@@ -139,6 +139,7 @@ class ChatScreen(Screen[None]):
     async def _job_done(self, event: JobDone) -> None:
         self.working -= 1
         self.talking -= event.talk
+        self.paint_prompt()
         await self.reactions.job_done(event.failure, event.talk)
         if event.failure:
             self.toast(event.failure, "error")
@@ -209,19 +210,6 @@ class ChatScreen(Screen[None]):
         here = None if self.talking else self.chat.status().node_id
         return {name for name, node_id in self.chat.labels().items() if node_id != here}
 
-    def tip_below(self, node_id: str) -> str:
-        """The end of the newest branch below a node."""
-        rows = self.chat.tree()
-        tip = node_id
-        for row in rows:  # a parent is in front of its children, the newest child last
-            if row.parent_id == tip:
-                tip = row.node_id
-        last_child = {row.parent_id: row.node_id for row in rows}
-        tip = node_id
-        while tip in last_child:
-            tip = last_child[tip]
-        return tip
-
     def ready_to_talk(self) -> bool:
         """Whether a reply could be written now; says why not."""
         if self.chat.model is None:
@@ -252,16 +240,9 @@ class ChatScreen(Screen[None]):
         self.paint_prompt()
 
     def paint_prompt(self) -> None:
-        """Show what Enter would do."""
-        box = self.query_one("#prompt-box")
-        title = ""
-        if self.editing is not None:
-            what = "the reply; Enter keeps it as another version" if self.editing.role == "assistant" else "a message"
-            title = f"editing {what} · Esc leaves it"
-        elif self.queue:
-            title = f"next: {one_line(self.queue[0], 40)}" + (f" (+{len(self.queue) - 1})" if self.queue[1:] else "")
-        box.border_title = Content(title) if title else None
-        box.set_class(self.editing is not None, "-editing")
+        """Show what Enter would do and which keys matter."""
+        self.prompt_box.title(self.editing, self.queue)
+        self.prompt_box.hint(BUSY if self.stoppable else IDLE)
 
     @on(TextArea.Changed, "#prompt")
     def _draft_changed(self, event: TextArea.Changed) -> None:
@@ -295,17 +276,14 @@ class ChatScreen(Screen[None]):
 
     @on(Prompt.Sent)
     async def _sent(self, event: Prompt.Sent) -> None:
-        line = self.completion.line
-        typed = parse(event.text)
-        if line and not (typed and typed.command and not typed.command.completes):
-            known = typed is not None and typed.command is not None and not typed.argument
-            if not known and line.rstrip() != event.text.rstrip() and line.endswith(" "):
-                self.prompt.put(line)
-                return
-            if not known:
-                await self.submit(line)
-                return
-        await self.submit(event.text)
+        """Enter, while a command is half typed, takes what is highlighted; a command without more is run as it is."""
+        line, typed = self.completion.line, parse(event.text)
+        if not line or typed is None or (typed.command is not None and not typed.argument):
+            await self.submit(event.text)
+        elif typed.command is None and line.endswith(" "):
+            self.prompt.put(line)
+        else:
+            await self.submit(line)
 
     async def submit(self, text: str) -> None:
         """Do what the text asks: a command, an edit, an offer, or a message."""
@@ -405,8 +383,10 @@ class ChatScreen(Screen[None]):
                 offer.decline()
         elif not self.prompt.text and now - before < TWICE_S:
             self.run_deed("rewind")
-        else:
+        elif not self.prompt.text:
             self._escaped_at = now
+            self.prompt_box.hint(ONCE_MORE)
+            self.set_timer(TWICE_S, self.paint_prompt)
 
     @property
     def stoppable(self) -> bool:

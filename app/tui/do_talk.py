@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from app.tui.deeds import deed
 from app.tui.picker import Pick, Picker
 from app.tui.shown import Shown
+from app.tui.tree_layout import tip_below
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
@@ -78,7 +79,7 @@ def _sibling(screen: ChatScreen, by: int) -> None:
         return
     place = (target.sibling_index + by) % len(target.sibling_ids)
     screen.focus_wanted = target.sibling_ids[place]
-    screen.job(partial(screen.chat.restore, screen.tip_below(target.sibling_ids[place])))
+    screen.job(partial(screen.chat.restore, tip_below(screen.chat.tree(), target.sibling_ids[place])))
 
 
 @deed("stop")

@@ -52,9 +52,12 @@ class MessageView(Vertical, can_focus=True):
     """A message. Takes the focus; its keys are those of the registry, carried out by the screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key, f"screen.deed('{command.name}')", command.help, show=False)
-        for command in COMMANDS
-        for key in command.reply_keys
+        Binding("enter", "app.focus('prompt')", "Go to the prompt", show=False),
+        *(
+            Binding(key, f"screen.deed('{command.name}')", command.help, show=False)
+            for command in COMMANDS
+            for key in command.reply_keys
+        ),
     ]
 
     def __init__(self, shown: Shown | None, role: str) -> None:

@@ -67,9 +67,10 @@ class Picker(ModalScreen[str | None]):
         self._search("")
 
     def _search(self, query: str) -> None:
-        order = {pick.words + "\0" + pick.key: pick for pick in self._picks}
-        words = rank(query, [f"{pick.words}\0{pick.key}" for pick in self._picks]) if query else list(order)
-        self._found = [order[word] for word in words]
+        fitting: dict[str, list[Pick]] = {}
+        for pick in self._picks:
+            fitting.setdefault(pick.words, []).append(pick)
+        self._found = [pick for words in rank(query, fitting) for pick in fitting[words]] if query else self._picks
         listed = self.query_one(OptionList)
         listed.clear_options()
         listed.add_options([Option(_row(pick)) for pick in self._found])

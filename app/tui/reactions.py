@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
 
 PAINT_S = 0.1  # a growing reply is painted at most this often
+STATUS_S = 0.25  # the status line changes at most this often while a reply grows
 LOOK_S = 0.08  # the highlight rests this long before a preview is painted
 
 _PHASES = {
@@ -38,6 +39,7 @@ class Reactions:
         self._looking: str | None = None
         self._first_token_at = 0.0
         self._first_token = 0
+        self._status_at = 0.0
         self._stopped = False
         self._place: str | None = None  # the node that is painted as the end
         self._offered: tuple[str, int] | None = None
@@ -96,6 +98,7 @@ class Reactions:
         await screen.transcript.make_offer(self._pending_offer)
 
     def _paint_status(self) -> None:
+        self._status_at = monotonic()
         screen, status = self.screen, self.screen.chat.status()
         if status.model_name:
             screen.header.model = status.model_name
@@ -117,7 +120,8 @@ class Reactions:
     async def _paint_text(self) -> None:
         self._painting = False
         await self.grow(self.screen.bridge.take())
-        self._paint_status()
+        if monotonic() - self._status_at > STATUS_S:
+            self._paint_status()
 
     async def grow(self, text: str) -> None:
         """Append to the reply that is being written."""

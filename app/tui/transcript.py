@@ -52,7 +52,6 @@ class Transcript(VerticalScroll, can_focus=False):
     def __init__(self) -> None:
         super().__init__(id="transcript")
         self.border_title = "CHAT"
-        self._limit = TAIL
         self._shown: list[Shown] = []
 
     def follow(self) -> None:
@@ -101,9 +100,9 @@ class Transcript(VerticalScroll, can_focus=False):
         if writing is not None and self._shown and self._shown[-1].role == "assistant":
             await writing.take(self._shown[-1])
         wanted = self._shown[:-1] if writing is not None and self._ends_with_reply() else self._shown
-        hidden = max(0, len(wanted) - self._limit)
-        wanted = wanted[hidden:]
         views = [view for view in self.views if view is not writing]
+        hidden = _hidden(wanted, views)
+        wanted = wanted[hidden:]
         same = 0
         while same < min(len(wanted), len(views)) and _same(views[same], wanted[same]):
             if views[same].shown != wanted[same]:
@@ -116,7 +115,8 @@ class Transcript(VerticalScroll, can_focus=False):
             if fresh:
                 await self.mount_all(fresh, before=self._first_behind())
             await self._paint_top(hidden, welcome and not self._shown and writing is None)
-        self.follow()
+        if fresh or views[same:]:
+            self.follow()
 
     def _ends_with_reply(self) -> bool:
         return bool(self._shown) and self._shown[-1].role == "assistant"
@@ -142,7 +142,6 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def show_earlier(self) -> None:
         """Paint all messages."""
-        self._limit = len(self._shown)
         bottom = self.max_scroll_y - self.scroll_y
         views = [view.shown for view in self.views if view.shown]
         missing = [message for message in self._shown if message not in views]
@@ -204,6 +203,14 @@ class Transcript(VerticalScroll, can_focus=False):
 
 class Inline(Static):
     """A notice between messages."""
+
+
+def _hidden(wanted: Sequence[Shown], views: Sequence[MessageView]) -> int:
+    """How many messages stay unpainted: all but the tail, or those before the first that is painted already."""
+    first = views[0].shown.first_id if views and views[0].shown else None
+    return next(
+        (place for place, message in enumerate(wanted) if message.first_id == first), max(0, len(wanted) - TAIL)
+    )
 
 
 def _same(view: MessageView, message: Shown) -> bool:

@@ -56,6 +56,14 @@ def lines(rows: Sequence[TreeRow]) -> list[Line]:
     return drawn
 
 
+def tip_below(rows: Sequence[TreeRow], node_id: str) -> str:
+    """The end of the newest branch below a node."""
+    newest_child = {row.parent_id: row.node_id for row in rows}
+    while node_id in newest_child:
+        node_id = newest_child[node_id]
+    return node_id
+
+
 def _opened(joint: str, forks: bool) -> str:
     """The joint of a node that has branches under it opens downwards."""
     return joint + "┬ " if joint and forks else joint

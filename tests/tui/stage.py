@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 
 from app.tui.message_view import MessageView
 
@@ -50,14 +51,27 @@ class Stage:
         names = {" ": "space", "\n": "ctrl+j"}
         await self.pilot.press(*[names.get(char, char) for char in text])
 
+    async def enter(self, text):
+        """Put a text into the prompt, as a paste does, and press Enter."""
+        self.screen.prompt.put(text)
+        await self.press("enter")
+
+    @asynccontextmanager
+    async def mid_reply(self, text="go"):
+        """Inside, a reply is being written at leisure; afterwards it may run as fast as it can."""
+        self.chat.model.step_s = 0.05
+        await self.enter(text)
+        await self.until(lambda: self.chat.status().generating, "the reply to begin")
+        yield
+        self.chat.model.step_s = 0.0
+
     async def idle(self):
         """Wait until nothing works and everything is painted."""
         await self.until(lambda: self.screen.working == 0 and not self.screen.queue, "all work to end")
 
     async def send(self, text):
         """Send a message and wait for the whole reply."""
-        await self.write(text)
-        await self.press("enter")
+        await self.enter(text)
         await self.until(lambda: self.screen.prompt.text == "", "the message to be taken")
         await self.idle()
 

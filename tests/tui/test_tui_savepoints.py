@@ -23,10 +23,7 @@ async def test_f5_and_f9_return_and_say_how(stages):
 
 
 async def test_f5_in_mid_reply_keeps_writing_and_f9_goes_back_there(stages):
-    async with stages(limit=120, step_s=0.01) as stage:
-        await stage.write("go")
-        await stage.press("enter")
-        await stage.until(lambda: stage.chat.status().generating)
+    async with stages() as stage, stage.mid_reply():
         writing = stage.screen.transcript.writing
         await stage.until(lambda: len(writing.markdown.source) > 5)
         await stage.press("f5")

@@ -1,5 +1,7 @@
 """Hostile text, errors, recovery, and what surrounds a chat."""
 
+import asyncio
+
 from app.events import Delta
 from app.tui.plain import plain
 from tests.fake_engine import FakeEngine
@@ -172,7 +174,7 @@ async def test_incognito_says_so_and_offers_nothing_later(stages):
 async def test_long_transcripts_paint_their_end_first(stages):
     async with stages(limit=1) as stage:
         for number in range(22):
-            stage.chat.send(f"m{number}")
+            await asyncio.to_thread(stage.chat.send, f"m{number}")
     async with stages(limit=1) as stage:
         assert len(stage.screen.transcript.views) == 40
         await stage.until(lambda: "m21" in stage.seen())

@@ -1,6 +1,6 @@
 """Sending, streaming, stopping, queueing, regenerating, editing, copying."""
 
-import asyncio
+import threading
 
 from textual.widgets import OptionList
 
@@ -21,10 +21,8 @@ async def test_a_message_is_sent_streamed_and_committed(stages):
 
 
 async def test_the_reply_is_seen_while_it_grows(stages):
-    async with stages(limit=400, step_s=0.01) as stage:
-        await stage.write("go")
-        await stage.press("enter")
-        await stage.sees("▌")
+    async with stages() as stage, stage.mid_reply():
+        await stage.sees("▌", "Esc stops")
         writing = stage.screen.transcript.writing
         await stage.until(lambda: len(writing.markdown.source) > 10, "text in the view before the reply ends")
         assert stage.chat.status().generating
@@ -69,10 +67,7 @@ async def test_history_survives_a_restart_and_ctrl_r_searches_it(stages):
 
 
 async def test_esc_stops_the_reply_and_keeps_what_was_written(stages):
-    async with stages(step_s=0.01) as stage:
-        await stage.write("go")
-        await stage.press("enter")
-        await stage.until(lambda: stage.chat.status().generating)
+    async with stages() as stage, stage.mid_reply():
         await stage.press("escape")
         await stage.idle()
         await stage.sees("■ stopped · /continue goes on")
@@ -80,10 +75,7 @@ async def test_esc_stops_the_reply_and_keeps_what_was_written(stages):
 
 
 async def test_ctrl_c_stops_then_clears_then_asks_before_it_quits(stages):
-    async with stages(step_s=0.01) as stage:
-        await stage.write("go")
-        await stage.press("enter")
-        await stage.until(lambda: stage.chat.status().generating)
+    async with stages() as stage, stage.mid_reply():
         await stage.write("draft")
         await stage.press("ctrl+c")
         await stage.idle()
@@ -108,13 +100,11 @@ async def test_ctrl_c_copies_a_selection_instead_of_clearing(stages):
 
 
 async def test_what_is_typed_ahead_waits_its_turn(stages):
-    async with stages(limit=120, step_s=0.01) as stage:
-        await stage.write("one")
-        await stage.press("enter")
-        await stage.until(lambda: stage.chat.status().generating)
-        await stage.write("two")
-        await stage.press("enter")
-        await stage.sees("next: two")
+    async with stages(limit=100) as stage:
+        async with stage.mid_reply("one"):
+            await stage.write("two")
+            await stage.press("enter")
+            await stage.sees("next: two")
         await stage.idle()
         assert [m.text for m in stage.chat.transcript() if m.role == "user"] == ["one", "two"]
         assert len(stage.chat.transcript()) == 4
@@ -122,10 +112,7 @@ async def test_what_is_typed_ahead_waits_its_turn(stages):
 
 
 async def test_stopping_gives_the_waiting_message_back(stages):
-    async with stages(step_s=0.01) as stage:
-        await stage.write("one")
-        await stage.press("enter")
-        await stage.until(lambda: stage.chat.status().generating)
+    async with stages() as stage, stage.mid_reply("one"):
         await stage.write("two")
         await stage.press("enter", "escape")
         await stage.idle()
@@ -137,13 +124,12 @@ async def test_a_message_typed_before_the_model_is_open_is_sent_then(stages, mon
     from tests.fake_engine import FakeEngine
 
     engine = FakeEngine(script=SCRIPT)
-    gate = asyncio.Event()
+    gate = threading.Event()
     real = engine.open_model
 
     def slow(*args, progress=None, **options):
         progress("compile", 3, 10)
-        while not gate.is_set():
-            pass
+        gate.wait(30)
         return real(*args, progress=progress, **options)
 
     monkeypatch.setattr(engine, "open_model", slow)
