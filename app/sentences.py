@@ -128,7 +128,9 @@ def sentence(error: BaseException) -> str:
     elif isinstance(error, KeyboardInterrupt):
         text = "Stopped."
     else:
-        text = str(error) or f"Something went wrong ({name})."
+        text = str(error)
+        if not text.endswith("."):  # not one of ours, which are sentences
+            text = f"Something went wrong ({name}: {text or 'no more is known'})."
     return one_line(text[:1].upper() + text[1:] if not isinstance(error, OSError) else text)
 
 
