@@ -258,7 +258,7 @@ class Reactions:
         status = screen.chat.status()
         saved = "" if status.incognito else "saving…"
         speed = event.stats.decode_tok_s or None
-        screen.status_line.change(tok_s=speed, saved=saved, saved_bytes=0, alarm=False)
+        screen.status_line.change(tok_s=speed, saved=saved, alarm=False)
         await self.refresh()
 
     def _restored(self, event: events.Restored) -> None:
@@ -282,7 +282,8 @@ class Reactions:
             self.screen.toast(f"★ {event.name} is this point now; /load {event.name} returns here.")
         else:
             self.screen.saved_bytes += event.size_bytes
-            self.screen.status_line.change(saved="saved ✓", saved_bytes=event.size_bytes, alarm=False)
+            shown_bytes = event.size_bytes or self.screen.status_line.facts.saved_bytes
+            self.screen.status_line.change(saved="saved ✓", saved_bytes=shown_bytes, alarm=False)
 
     async def _offer(self, event: events.RunnerUpOffer | events.ContextFullOffer) -> None:
         screen, chat = self.screen, self.screen.chat

@@ -90,7 +90,9 @@ class StatusLine(Widget):
                 )
             )
         if facts.saved:
-            words = f"{facts.saved} {size(facts.saved_bytes)}" if facts.saved_bytes else facts.saved
+            words = (
+                f"{facts.saved} {size(facts.saved_bytes)}" if facts.saved_bytes and "✓" in facts.saved else facts.saved
+            )
             style = "$error bold" if facts.alarm else "$success" if "✓" in words else "$foreground 55%"
             parts.append(Content.styled(words, style))
         return parts
