@@ -37,7 +37,11 @@ for _kind in _KINDS:
     os.environ[f"FORKPOINT_{_kind}_DIR"] = str(_HOME / "session" / _kind.lower())
 
 # The default run is the same every time; HYPOTHESIS_PROFILE=explore looks further.
-_ALWAYS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+_ALWAYS = {
+    "deadline": None,
+    "report_multiple_bugs": False,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 settings.register_profile("ci", derandomize=True, max_examples=50, database=None, **_ALWAYS)
 settings.register_profile("explore", max_examples=1000, print_blob=True, **_ALWAYS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -1,8 +1,8 @@
 """Walks over the engine: the same tokens by any road must give the same bytes.
 
-Four token lists ("tracks"; two share a long prefix with the first) are fed token by token through one thread first;
-what came out then is the canon. A walk feeds sessions along the tracks by prefill chunks, steps in company, forks,
-cuts, captures and restores, and holds logits, hidden state and KV to the canon after every move.
+Some token lists ("tracks"; most share a prefix with the first) are fed token by token through one thread first; what
+came out then is the canon. A walk feeds sessions along the tracks by prefill chunks, steps in company, forks, cuts,
+captures and restores, and holds logits, hidden state and KV to the canon after every move.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ BLOCK = 64
 
 
 def tracks(vocabulary_size):
-    """Four lists of LENGTH ids. The second leaves the first at 70, the third at 128; the fourth is alone."""
-    a, b, c, d = (token_list(vocabulary_size, LENGTH, seed) for seed in (31, 32, 33, 34))
-    return [a, a[:70] + b[70:], a[:128] + c[128:], d]
+    """Lists of LENGTH ids. They leave the first one in each block and at a border; the last is alone."""
+    first, *others = (token_list(vocabulary_size, LENGTH, seed) for seed in range(31, 39))
+    leave = (70, 128, 20, 100, 45, 62, 0)
+    return [first, *(first[:n] + other[n:] for n, other in zip(leave, others, strict=True))]
 
 
 def kv_digest(chunks):
@@ -94,9 +95,10 @@ class Walker:
             assert kv_digest([chunk]) == self.canon.tails[self.track][chunk.stop]
 
     def switch(self, wish):
-        """Go over to another track where the tokens so far belong to both."""
-        if self.canon.common(self.track, wish) >= self.session.position:
-            self.track = wish
+        """Go over to another track that the tokens so far belong to as well, where there is one."""
+        tracks = range(len(self.canon.tracks))
+        open_tracks = [t for t in tracks if self.canon.common(self.track, t) >= self.session.position]
+        self.track = open_tracks[wish % len(open_tracks)]
 
     def prefill(self, count, batch_size):
         tokens = self.next_tokens(count)
@@ -149,9 +151,11 @@ class Walker:
         self.check(may_lack_logits=not had_logits)
 
 
-def walk(canon, models, moves):
-    """Run the moves: (kind, which walker, number, batch size, track wished for)."""
-    walkers = [Walker(canon, models[i % len(models)], i) for i in (0, 1, 3)]
+def walk(canon, models, starts, moves):
+    """Set walkers out at the positions `starts`, then run the moves: (kind, which, number, batch size, track)."""
+    walkers = [Walker(canon, models[i % len(models)], track) for i, track in enumerate((0, 1, 7))]
+    for walker, start in zip(walkers, starts, strict=True):
+        walker.prefill(start, 64)
     for kind, which, number, batch_size, wish in moves:
         walker = walkers[which % len(walkers)]
         if kind == "prefill":
@@ -171,6 +175,11 @@ def walk(canon, models, moves):
                 walkers.pop(0).check_kv()
         elif kind == "truncate":
             walker.truncate(number, wish)
+        elif kind == "rewind":  # the other walkers' blocks must not see what is written over the shared past
+            walkers.append(walker.fork(0))
+            walker.prefill(70, batch_size)
+            walker.truncate(number, wish)
+            walker.prefill(number, batch_size)
         elif kind == "restore":
             walker.restore(models[wish % len(models)], number)
     for walker in walkers:

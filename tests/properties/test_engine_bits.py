@@ -6,16 +6,17 @@ from conformance.walk import Canon, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+STARTS = st.tuples(*[st.integers(0, 140)] * 3)
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["prefill", "prefill", "step", "step", "fork", "truncate", "restore", "cancel"]),
+        st.sampled_from(["prefill", "prefill", "step", "step", "fork", "truncate", "rewind", "restore", "cancel"]),
         st.integers(0, 5),
         st.integers(1, 100),
         st.sampled_from([1, 2, 7, 16, 33, 64, 512]),
-        st.integers(0, 3),
+        st.integers(0, 7),
     ),
-    min_size=3,
-    max_size=12,
+    min_size=4,
+    max_size=16,
 )
 KINDS = [(kind, kv) for kind in BITS for kv in ("f16", "q8_0")]
 HEADS = [(name, "f16") for name in MODELS if name.startswith("f32")] + [("f32-head64", "q8_0"), ("f32-head128", "q8_0")]
@@ -37,19 +38,19 @@ def world(model_file, open_model):
 
 
 @pytest.mark.parametrize(("kind", "kv_type"), KINDS)
-@settings(max_examples=60)
-@given(moves=MOVES)
-def test_any_road_gives_the_same_bytes(world, kind, kv_type, moves):
+@settings(max_examples=80)
+@given(starts=STARTS, moves=MOVES)
+def test_any_road_gives_the_same_bytes(world, kind, kv_type, starts, moves):
     canon, models = world(kind, kv_type)
-    walk(canon, models, moves)
+    walk(canon, models, starts, moves)
 
 
 @pytest.mark.parametrize(("name", "kv_type"), HEADS)
 @settings(max_examples=15)
-@given(moves=MOVES)
-def test_any_head_size_and_grouping_gives_the_same_bytes(world, name, kv_type, moves):
+@given(starts=STARTS, moves=MOVES)
+def test_any_head_size_and_grouping_gives_the_same_bytes(world, name, kv_type, starts, moves):
     canon, models = world(name, kv_type)
-    walk(canon, models, moves)
+    walk(canon, models, starts, moves)
 
 
 @pytest.mark.parametrize(("kind", "kv_type"), KINDS)
@@ -64,7 +65,7 @@ def test_one_prefill_gives_the_logits_of_every_position(world, kind, kv_type):
 @pytest.mark.soak
 @pytest.mark.parametrize(("kind", "kv_type"), KINDS)
 @settings(max_examples=400)
-@given(moves=MOVES)
-def test_any_road_at_length(world, kind, kv_type, moves):
+@given(starts=STARTS, moves=MOVES)
+def test_any_road_at_length(world, kind, kv_type, starts, moves):
     canon, models = world(kind, kv_type)
-    walk(canon, models, moves)
+    walk(canon, models, starts, moves)
