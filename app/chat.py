@@ -181,7 +181,7 @@ class Chat:
     def status(self) -> Status:
         """Give the facts for the status line."""
         core = self._core
-        node, model = core.place.saved_node, core.bench.model
+        model = core.bench.model
         last = core.place.node
         tokens = core.place.cut.count + last.keep if core.place.cut and last else last.n_tokens if last else 0
         if core.decoding and core.bench.session is not None:
@@ -190,7 +190,7 @@ class Chat:
             model_name=model.name if model else None,
             conversation_id=core.place.conversation.id if core.place.conversation else None,
             node_id=last.id if last else None,
-            label=core.library.nearest_name(node.id) if node else None,
+            label=core.label(),
             tokens=tokens,
             context_length=model.context_length if model else None,
             busy=core.busy,

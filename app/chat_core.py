@@ -64,7 +64,14 @@ class Core:
         self.own = states
         self.options = options
         self.engine = engine
-        self.emit = emit
+        self.tree_stamp = 0  # grows with every change of the tree or the position that this chat makes
+
+        def stamped(event: Event) -> None:
+            if isinstance(event, (TreeChanged, PositionChanged)):
+                self.tree_stamp += 1
+            emit(event)
+
+        self.emit: Emit = stamped
         self.place = Place(
             library,
             window=options.window,
@@ -73,6 +80,7 @@ class Core:
         )
         self.place.on_trouble = self._trouble
         self.bench = Workbench(engine, states, options.models)
+        self._label: tuple[object, str | None] = (None, None)
         self.states = StateWriter(library, emit) if options.autosave and not options.incognito else None
         self.settings: SamplerSettings | None = None
         self.dice = b""
@@ -89,6 +97,7 @@ class Core:
         self._depth = 0
         self._cancel = threading.Event()
         self._troubled = ""
+        self.trouble: Exception = StoreError("The conversation could not be written to the library.")
 
     # ---- who works ----------------------------------------------------------------------------------------------
 
@@ -278,6 +287,16 @@ class Core:
     def _pending_of(dead: DeadReply) -> PendingReply:
         return PendingReply(dead.start.parent_id or "", dead.text, len(dead.tokens))
 
+    def label(self) -> str | None:
+        """Give the nearest name at or above the live position; looked up again only after a change."""
+        node = self.place.saved_node
+        if node is None:
+            return None
+        stamp = (node.id, self.tree_stamp)
+        if self._label[0] != stamp:
+            self._label = (stamp, self.library.nearest_name(node.id))
+        return self._label[1]
+
     # ---- telling ------------------------------------------------------------------------------------------------
 
     def view(self, node: Node) -> Message:
@@ -290,6 +309,7 @@ class Core:
 
     def _trouble(self, error: Exception) -> None:
         """Say once what keeps the library from taking text; the text stays in memory and is tried again."""
+        self.trouble = error
         text = sentence(error)
         if text != self._troubled:
             self._troubled = text

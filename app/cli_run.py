@@ -87,9 +87,11 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
                 chat.continue_reply(past_end=False)
         listener.done()
         result = _result(chat, listener, given["at"] is not None)
-        result["savepoint"], result["timings"]["save_s"] = _save(chat, save_name, force)
-        if as_json:
-            print_json(result)
+        try:
+            result["savepoint"], result["timings"]["save_s"] = _save(chat, save_name, force)
+        finally:
+            if as_json:  # also where saving fails: the text is not lost with it
+                print_json(result)
     finally:
         listener.progress.clear()
         chat.close()

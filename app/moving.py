@@ -8,7 +8,7 @@ from app.chat_core import Core
 from app.errors import NothingToDo
 from app.events import PositionChanged, Restored, Saved, TreeChanged
 from app.place import UNSAVED
-from snapshots import Action, Node, Ref, StoreError, UnknownName
+from snapshots import Action, Node, Ref, UnknownName
 
 _UNDONE = {
     "turn": "The last turn is undone",
@@ -74,7 +74,7 @@ class Moving:
             if node is None:
                 raise NothingToDo("There is nothing to save yet.")
             if node.id.startswith(UNSAVED):
-                raise StoreError("the conversation could not be written to the library")
+                raise core.trouble
             act(node)
             core.save_state(node)
 

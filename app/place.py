@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from snapshots import (
@@ -120,14 +120,19 @@ class Place:
     def history(self) -> list[Past]:
         """The messages but the system's; a reply that was written in parts is one message."""
         past: list[Past] = []
+        kept = [0] * len(self.path)  # how much of the list behind each node still stands at the end
+        least = 1 << 62
+        for at in range(len(self.path) - 1, -1, -1):
+            kept[at] = least
+            least = min(least, self.path[at].keep)
         for at, node in enumerate(self.path):
-            past = [p if p.end <= node.keep else replace(p, end=-1) for p in past]
             if node.role == "system":
                 continue
             text, tokens = node.text, node.tokens
             if self.cut is not None and at == len(self.path) - 1:
                 text, tokens = self.cut.text, node.tokens[: self.cut.count]
             end = node.keep + len(tokens)
+            end = end if end <= kept[at] else -1
             if past and node.role == "assistant" == past[-1].role:
                 past[-1] = Past("assistant", past[-1].text + text, past[-1].tokens + tokens, end)
             else:

@@ -115,6 +115,22 @@ def test_a_prompt_that_does_not_fit_is_exit_8(call):
     assert "32" in err
 
 
+def test_a_full_disk_prints_the_text_and_is_exit_9(call, monkeypatch):
+    from snapshots import StoreFull
+
+    def full(*_, **__):
+        raise StoreFull("no space")
+
+    monkeypatch.setattr("snapshots.Library.add_node", full)
+    code, out, err = call("run", "--raw", "--temp", "0", "-n", "8", "--save", "x", START)
+    assert code == 9
+    assert out.startswith(" Lily")
+    assert "disk is full" in err
+    code, out, _ = call("run", "--json", "--raw", "--temp", "0", "-n", "8", "--save", "x", START)
+    assert code == 9
+    assert json.loads(out)["text"].startswith(" Lily")
+
+
 def test_another_model_is_exit_7_and_names_the_field(call, stories_path, tmp_path):
     result(call, "--raw", "-n", "2", "--save", "here", START)
     raw = bytearray(stories_path.read_bytes())
