@@ -29,6 +29,8 @@ def _jit_cache_dir() -> Path:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_jit_cache_dir()))
+# Processes that tests start run this checkout, whatever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 _HOME = Path(tempfile.mkdtemp(prefix="forkpoint-test-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
