@@ -21,7 +21,7 @@ from app.sentences import sentence
 from app.tui.bridge import Bridge
 from app.tui.chat_screen import TWICE_S, ChatScreen
 from app.tui.palette import Commands
-from app.tui.themes import DEFAULT_THEME, OWN_THEMES
+from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
 
 STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
 
@@ -93,7 +93,8 @@ class ForkpointApp(App[None]):
         """A mistake of ours ends the app with a sentence; what was said is in the library."""
         error = self._exception
         words = sentence(error) if error is not None else "Something went wrong."
-        self._exit_renderables.append(Text(f"forkpoint had to stop: {words} The conversation is saved."))
+        if not self._exit_renderables:
+            self._exit_renderables.append(Text(f"forkpoint had to stop: {words} The conversation is saved."))
         self._close_messages_no_wait()
 
 
@@ -106,7 +107,7 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
     bridge = Bridge()
     chat = open_chat(bridge.emit, options, engine=engine)
     try:
-        app = ForkpointApp(chat, bridge, options, config.theme)
+        app = ForkpointApp(chat, bridge, options, config.theme or remembered_theme())
         app.run()
         return app.return_code or 0
     finally:

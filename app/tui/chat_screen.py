@@ -41,6 +41,7 @@ from app.tui.prompt_box import BUSY, IDLE, ONCE_MORE, PromptBox
 from app.tui.reactions import Reactions
 from app.tui.shown import Shown, shown
 from app.tui.status_line import StatusLine
+from app.tui.themes import theme_names
 from app.tui.transcript import Transcript
 from app.tui.tree_panel import TreePanel
 
@@ -184,11 +185,9 @@ class ChatScreen(Screen[None]):
         """Say one sentence in the corner."""
         level = severity if severity in {"warning", "error"} else "information"
         timeout = 4 if level == "information" else 9
+        if all(shown.severity == "information" for shown in self.app._notifications):
+            self.app.clear_notifications()  # the newest sentence is the one that matters; errors stay their time
         self.app.notify(plain(words), severity=level, timeout=timeout, markup=False)  # type: ignore[arg-type]
-
-    def themes(self) -> list[str]:
-        """Names of all themes, our own first."""
-        return sorted(self.app.available_themes, key=lambda name: (not name.startswith("forkpoint"), name))
 
     # ---- what is where --------------------------------------------------------------------------------------------
 
@@ -253,7 +252,7 @@ class ChatScreen(Screen[None]):
         if what == "savepoint":
             return sorted(self.chat.labels())
         if what == "theme":
-            return self.themes()
+            return theme_names(self.app.available_themes)
         if what == "setting" and (settings := self.chat.settings) is not None:
             return sorted(settings.to_json())
         return []

@@ -14,6 +14,7 @@ from app.tui.figures import size
 from app.tui.help_screen import HelpScreen
 from app.tui.picker import Pick, Picker
 from app.tui.plain import plain
+from app.tui.themes import remember_theme, theme_names
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
@@ -103,10 +104,10 @@ def _table(rows: dict[str, str]) -> Content:
 async def theme(screen: ChatScreen, argument: str) -> None:
     """Choose colours; moving in the list tries them on."""
     app = screen.app
-    known = screen.themes()
+    known = theme_names(app.available_themes)
     if argument:
         if argument in known:
-            app.theme = argument
+            _choose_theme(screen, argument)
         else:
             screen.toast(f"There is no theme “{plain(argument)}”; /theme shows them.", "warning")
         return
@@ -116,7 +117,18 @@ async def theme(screen: ChatScreen, argument: str) -> None:
         app.theme = name
 
     picks = [Pick(name, name, "now" if name == before else "") for name in known]
-    app.theme = await screen.ask(Picker("Theme", picks, looked=try_on)) or before
+    chosen = await screen.ask(Picker("Theme", picks, looked=try_on))
+    if chosen:
+        _choose_theme(screen, chosen)
+    else:
+        app.theme = before
+
+
+def _choose_theme(screen: ChatScreen, name: str) -> None:
+    """Put a theme on, and remember it for the next start."""
+    screen.app.theme = name
+    if not screen.options.no_save:
+        remember_theme(name)
 
 
 @deed("palette")

@@ -41,6 +41,9 @@ class Reactions:
         self._first_token = 0
         self._status_at = 0.0
         self._stopped = False
+        self._stale = False
+        self._talks: list[events.ConversationRow] = []
+        self._talks_key: tuple[str | None, bool] | None = None
         self._place: str | None = None  # the node that is painted as the end
         self._offered: tuple[str, int] | None = None
         self._pending_offer: Offer | None = None
@@ -55,8 +58,26 @@ class Reactions:
             await self._offer_pending()
             self._focus_wanted()
         if tree:
-            screen.tree_panel.show(chat.tree(), chat.conversations())
+            self._stale = False
+            screen.tree_panel.show(chat.tree(), self._conversations())
         self._paint_status()
+
+    def refresh_soon(self) -> None:
+        """Paint everything once the events that came together are all heard."""
+        if not self._stale:
+            self._stale = True
+            self.screen.call_later(self._refresh_stale)
+
+    async def _refresh_stale(self) -> None:
+        if self._stale:
+            await self.refresh()
+
+    def _conversations(self) -> list[events.ConversationRow]:
+        """The conversations of the library; read again only where they can have changed."""
+        key = (self.screen.chat.status().conversation_id, self.writing)
+        if key != self._talks_key:
+            self._talks_key, self._talks = key, self.screen.chat.conversations()
+        return self._talks
 
     def _messages(self) -> list[Shown]:
         messages = self.screen.messages()
@@ -217,7 +238,7 @@ class Reactions:
                     await screen.transcript.make_offer(None)
                 await self.refresh()
             case events.TreeChanged():
-                await self.refresh()
+                self.refresh_soon()
             case events.Notice():
                 screen.toast(event.sentence, event.severity)
             case events.PendingFound():

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from textual.theme import Theme
+
+from app.config import directories
 
 DEFAULT_THEME = "forkpoint"
 
@@ -57,3 +62,25 @@ FORKPOINT_LIGHT = Theme(
 )
 
 OWN_THEMES = (FORKPOINT, FORKPOINT_LIGHT)
+REMEMBERED = "theme"  # a file in the config directory with the name that /theme chose; config.toml goes before it
+
+
+def theme_names(available: Iterable[str]) -> list[str]:
+    """Names of all themes, our own first."""
+    return sorted(available, key=lambda name: (not name.startswith(DEFAULT_THEME), name))
+
+
+def remembered_theme() -> str | None:
+    """The theme that was chosen last; None where there is none or it cannot be read."""
+    try:
+        return (directories().config / REMEMBERED).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def remember_theme(name: str) -> None:
+    """Remember a theme for the next start; colours are not worth an error where that fails."""
+    with suppress(OSError):
+        path = directories().config / REMEMBERED
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name + "\n", encoding="utf-8")

@@ -4,7 +4,8 @@ from app.commands import BY_NAME, COMMANDS, complete, key_words, parse, rank
 from app.events import TreeRow
 from app.tui import do_model, do_savepoints, do_talk  # noqa: F401 - they register what commands do
 from app.tui.deeds import DEEDS
-from app.tui.tree_layout import lines
+from app.tui.themes import remembered_theme
+from app.tui.tree_layout import lines, tip_below
 from tests.tui.stage import NARROW, WIDE
 
 
@@ -78,6 +79,13 @@ def test_the_tree_draws_ends_forks_and_names_and_passes_over_the_rest():
     ]
 
 
+def test_the_tip_is_the_end_of_the_newest_branch():
+    rows = [_row("a", None), _row("b", "a"), _row("c", "b"), _row("d", "a"), _row("e", "d")]
+    assert tip_below(rows, "a") == "e"
+    assert tip_below(rows, "b") == "c"
+    assert tip_below(rows, "e") == "e"
+
+
 async def test_slash_lists_commands_and_tab_completes(stages):
     async with stages(NARROW) as stage:
         await stage.write("/")
@@ -91,6 +99,7 @@ async def test_slash_lists_commands_and_tab_completes(stages):
         await stage.press("enter")
         await stage.until(lambda: stage.app.theme == "nord")
         assert not stage.screen.completion.display
+    assert remembered_theme() == "nord", "the next start has it too"
 
 
 async def test_enter_on_half_a_command_completes_and_runs_it(stages):

@@ -86,7 +86,7 @@ async def test_a_failing_engine_is_a_sentence_and_the_app_lives(stages, monkeypa
         monkeypatch.setattr(stage.chat.model, "step", _boom)
         await stage.write("go")
         await stage.press("enter")
-        await stage.toast("It broke")
+        await stage.toast("it broke")
         await stage.idle()
         assert stage.app.is_running
         assert stage.chat.transcript()[0].text == "go"
