@@ -377,14 +377,16 @@ class Chat:
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is on disk; False after the timeout."""
-        self._core.place.settle() if self._core.place.path else None
+        if self._core.place.path and not self._core.busy:
+            self._core.place.settle()
         return self._core.states.flush(timeout_s) if self._core.states else True
 
     def close(self) -> None:
         """Stop a reply, write what is to write, give the model and the library back."""
         core = self._core
         with core.interrupting():
-            core.place.settle() if core.place.path else None
+            if core.place.path:
+                core.place.settle()
             if core.states is not None:
                 core.states.close()
             core.bench.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,7 @@ from app.events import Event, Notice, Progress, Rung, Saved
 from snapshots import Chunk, Library, ModelInfo, SaveReport
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    pass
 
 WORTH_LOADING = 16  # tokens that stored segments must save over the live session before files are read
 PENDING_SAVES = 8
@@ -284,9 +283,3 @@ class StateWriter:
         if exit_code(error) == 9:
             text = "The disk is full: the conversation goes on and its text is kept, but states are not saved."
         self._emit(Notice(text, "warning"))
-
-
-def arrays_bytes(arrays: Mapping[str, npt.NDArray[Any]] | Sequence[np.ndarray]) -> int:
-    """Bytes that arrays hold."""
-    values = arrays.values() if isinstance(arrays, Mapping) else arrays
-    return sum(int(a.nbytes) for a in values)
