@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path, PurePath
+from threading import Thread
 from time import monotonic
 from typing import ClassVar
 
@@ -23,6 +26,7 @@ from app.tui.chat_screen import TWICE_S, ChatScreen
 from app.tui.palette import Commands
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
 
+PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened
 STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
 
 
@@ -109,6 +113,22 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
     try:
         app = ForkpointApp(chat, bridge, options, config.theme or remembered_theme())
         app.run()
-        return app.return_code or 0
+        code = app.return_code or 0
     finally:
-        chat.close()
+        _close(chat)
+    return code
+
+
+def _close(chat: Chat) -> None:
+    """Give everything back. A compiler cannot be stopped: who leaves while it runs does not wait for it.
+
+    Ending the process there loses nothing: no model is open, and all that was ever sent is in the library.
+    """
+    closing = Thread(target=chat.close, daemon=True)
+    waits_s = PATIENCE_S if chat.model is None else None
+    closing.start()
+    closing.join(waits_s)
+    if closing.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from app.tui.plain import literal
+from app.tui.plain import literal, plain
 
 
 class AskName(ModalScreen[str | None]):
@@ -37,7 +37,7 @@ class AskName(ModalScreen[str | None]):
         with Vertical(classes="box") as box:
             box.border_title = Content(self._title)
             yield Static(literal(self._what), classes="what")
-            yield Input(self._suggested, placeholder="name", compact=True, id="name", select_on_focus=True)
+            yield Input(plain(self._suggested), placeholder="name", compact=True, id="name", select_on_focus=True)
             yield Static("Enter saves · Esc closes", classes="hint", markup=False)
 
     def on_input_changed(self) -> None:

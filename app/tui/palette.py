@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
 from app.commands import COMMANDS, Command, key_words
 
@@ -15,7 +16,7 @@ class Commands(Provider):
     async def discover(self) -> Hits:
         """Give all of them while nothing is typed."""
         for command in _listed():
-            yield DiscoveryHit(_words(command), partial(self._run, command), command.title, command.help)
+            yield DiscoveryHit(Content(_words(command)), partial(self._run, command), command.title, command.help)
 
     async def search(self, query: str) -> Hits:
         """Give what fits the letters."""

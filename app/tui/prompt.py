@@ -59,8 +59,8 @@ class Prompt(TextArea):
         return self._past
 
     def put(self, text: str) -> None:
-        """Replace the draft, cursor at its end."""
-        self.text = text
+        """Replace the draft, cursor at its end; signs stand for what would act on the terminal."""
+        self.text = plain(text)
         self.move_cursor(self.document.end)
 
     def take(self) -> str:

@@ -11,18 +11,24 @@ from textual.widgets.markdown import MarkdownStream
 from app.tui.plain import plain
 
 
-def _keep_line_ends(state: StateCore) -> None:
-    """Make a line end in a paragraph a line end on the screen, as a chat needs it (poems, addresses)."""
-    for token in state.tokens:
-        for child in token.children or ():
-            if child.type == "softbreak":
-                child.type = "hardbreak"
+def _tame(state: StateCore) -> None:
+    """Make a line end in a paragraph a line end on the screen, as a chat needs it (poems, addresses).
+
+    Entities were decoded by now: what "&#x202e;" became is made harmless here.
+    """
+    waiting = list(state.tokens)
+    while waiting:
+        token = waiting.pop()
+        if token.type == "softbreak":
+            token.type = "hardbreak"
+        token.content = plain(token.content)
+        waiting += token.children or ()
 
 
 def inert_parser() -> MarkdownIt:
     """A parser for text of strangers: no HTML, no guessing at links, tables and strikethrough as on GitHub."""
     parser = MarkdownIt("gfm-like", {"html": False, "linkify": False})
-    parser.core.ruler.push("keep_line_ends", _keep_line_ends)
+    parser.core.ruler.push("tame", _tame)
     return parser
 
 

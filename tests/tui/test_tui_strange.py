@@ -2,6 +2,8 @@
 
 import asyncio
 
+from textual import events
+
 from app.events import Delta
 from app.tui.plain import plain
 from tests.fake_engine import FakeEngine
@@ -11,11 +13,11 @@ HOSTILE = "[bold red]x[/] \x1b[31mred\x1b]0;title\x07 \u202eabc\u2066 <b>b</b> [
 
 
 async def test_hostile_text_is_shown_literally_everywhere(stages):
-    async with stages(script={"HOSTILE": HOSTILE + "\n\n[link](javascript:x) ![i](http://e.vil/x.png)"}) as stage:
-        stage.screen.prompt.put(HOSTILE + " HOSTILE")
-        await stage.press("enter")
-        await stage.pilot.pause()
-        await stage.idle()
+    async with stages(
+        script={"HOSTILE": HOSTILE + " &#27;[1m&#x202e;entity\n\n[link](javascript:x) ![i](http://e.vil/x.png)"}
+    ) as stage:
+        await asyncio.to_thread(stage.chat.send, HOSTILE + " HOSTILE")  # as from the command line
+        await stage.until(lambda: len(stage.views) == 2)
         await stage.command("/save [red]name")
         await stage.sees("❯ [bold red]x[/] ␛[31mred␛]0;title␇")
         seen = stage.seen()
@@ -25,6 +27,22 @@ async def test_hostile_text_is_shown_literally_everywhere(stages):
         for sign in ("\x1b", "\x07", "\u202e", "\u2066"):
             assert sign not in seen
         assert stage.chat.transcript()[0].text.startswith(HOSTILE), "the library keeps what was written"
+        stage.screen.prompt.remember(stage.chat.prompt_history())
+        await stage.press("up")
+        assert stage.screen.prompt.text.startswith("[bold red]x[/] ␛[31m"), "from the history, too"
+
+
+async def test_a_large_paste_is_taken_and_offered_back_when_it_does_not_fit(stages):
+    text = "\n".join(f"line {number} of a large paste [b]" for number in range(5000)) + "\x1b[2J"
+    async with stages(NARROW) as stage:
+        stage.screen.prompt.post_message(events.Paste(text))
+        await stage.until(lambda: len(stage.screen.prompt.text) == len(text), "the paste")
+        assert stage.screen.prompt.text.endswith("␛[2J")
+        assert stage.screen.prompt.size.height == 8, "the prompt stops growing"
+        await stage.press("enter")
+        await stage.sees("The context is full")
+        await stage.idle()
+        assert stage.screen.prompt.text.startswith("line 0 of"), "nothing of it is lost"
 
 
 async def test_a_link_in_a_reply_opens_nothing(stages, monkeypatch):
@@ -171,15 +189,16 @@ async def test_incognito_says_so_and_offers_nothing_later(stages):
         assert stage.views == []
 
 
-async def test_long_transcripts_paint_their_end_first(stages):
+async def test_long_transcripts_paint_their_end_first(stages, monkeypatch):
+    monkeypatch.setattr("app.tui.transcript.TAIL", 6)
     async with stages(limit=1) as stage:
-        for number in range(22):
+        for number in range(5):
             await asyncio.to_thread(stage.chat.send, f"m{number}")
     async with stages(limit=1) as stage:
-        assert len(stage.screen.transcript.views) == 40
-        await stage.until(lambda: "m21" in stage.seen())
-        earlier = stage.screen.query_one("Earlier")
-        assert earlier.count == 4
-        earlier.action_show_earlier()
-        await stage.until(lambda: len(stage.screen.transcript.views) == 44)
+        assert len(stage.screen.transcript.views) == 6
+        await stage.sees("↑ 4 earlier messages", "❯ m4")
+        await stage.send("m5")
+        assert stage.texts()[0] == "m2", "what is painted stays painted"
+        stage.screen.query_one("Earlier").action_show_earlier()
+        await stage.until(lambda: len(stage.screen.transcript.views) == 12)
         assert stage.texts()[0] == "m0"
