@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 SIZE = (112, 31)
-SEED = 5
+SEED = 4
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,14 +36,15 @@ async def play(pilot, screen):
     await enter("Hello! Who are you?")
     await enter("How do I save a conversation?")
     await enter("/save before-story")
+    await enter("Tell me a story about the sea.")
+    await enter("/regen")
+    await enter("/save sea-story")
+    await enter("/load before-story")
     await enter("Tell me a little story.")
     await enter("/save the-story")
     await enter("/load before-story")
     await enter("What is a fork?")
     await enter("/save about-forks")
-    await enter("/load before-story")
-    await enter("Tell me a story about the sea.")
-    await enter("/save sea-story")
     screen.app.clear_notifications()
     await pilot.pause(0.5)
 
@@ -52,11 +53,18 @@ async def main(out: Path) -> None:
     """Run the app without a terminal and write what it shows."""
     from app.chat import Chat, ChatOptions
     from app.config import TuiOptions
+    from app.local_engine import LocalEngine
     from app.tui.app import ForkpointApp
     from app.tui.bridge import Bridge
 
+    class SteadyDice(LocalEngine):
+        """New dice for another reply, the same every time."""
+
+        def new_dice(self) -> bytes:
+            return self.dice_from_seed(SEED + 1)
+
     bridge = Bridge()
-    chat = Chat(bridge.emit, ChatOptions(seed=SEED))
+    chat = Chat(bridge.emit, ChatOptions(seed=SEED), engine=SteadyDice())
     chat.start()
     app = ForkpointApp(chat, bridge, TuiOptions())
     async with app.run_test(size=SIZE, notifications=True) as pilot:
