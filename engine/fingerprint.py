@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,5 @@ def _remember(place: Path, text: str) -> None:
         temporary.write_text(text, "ascii")
         temporary.replace(place)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Where compiled kernels are kept.
 
 Numba's cache notices changes in a function's own file only. The cache directory's name therefore carries a fingerprint
-of all sources of the engine, of Numba, LLVM, NumPy and of the CPU that is compiled for.
+of all kernels' sources, of Numba, LLVM, NumPy and of the CPU that is compiled for.
 """
 
 from __future__ import annotations

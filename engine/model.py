@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.chat_template import ChatTemplate
 from engine.errors import ContextFull, EngineError, NonFiniteLogits, UnsupportedTokenizer
-from engine.fingerprint import key_of, remembered_tensors_digest
+from engine.fingerprint import key_of, remembered_tensors_digest, tensors_digest
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
 from engine.jit import prepare
@@ -110,6 +110,10 @@ class Model:
         except EngineError:
             gguf.close()
             raise
+
+    def weights_digest(self) -> str:
+        """The tensors' digest, computed again from the file; equal to state_fields["tensors"] if nothing changed it."""
+        return tensors_digest(self._gguf, self.threads)
 
     def close(self) -> None:
         """Let the threads end and the file go. Sessions must not be fed any more."""
