@@ -6,12 +6,9 @@ do_*.py modules; this file only wires.
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from time import monotonic
 from typing import ClassVar, TypeVar
 
@@ -19,7 +16,6 @@ from textual import getters, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.message import Message
 from textual.screen import ModalScreen, Screen
 from textual.widgets import TextArea
 
@@ -33,6 +29,7 @@ from app.tui.bridge import Bridge, ChatEvent, TextReady
 from app.tui.completion import Completion
 from app.tui.deeds import DEEDS
 from app.tui.header import Header
+from app.tui.jobs import JobDone, start
 from app.tui.message_view import MessageView
 from app.tui.offer import OfferView
 from app.tui.plain import plain
@@ -46,18 +43,10 @@ from app.tui.transcript import Transcript
 from app.tui.tree_panel import TreePanel
 
 Answer = TypeVar("Answer")
+NO_MODEL = "No model is open: /model FILE opens one."
 NARROW = 100  # columns; below it the tree is an overlay
 TWICE_S = 1.2  # two keys within this time are one gesture
 PRIORITY = {"f5", "f9", "f1", "escape", "ctrl+s", "ctrl+t", "ctrl+o", "ctrl+r", "ctrl+q"}
-
-
-@dataclass
-class JobDone(Message):
-    """A call of the chat ended; `failure` is the sentence of its error, "" where there was none."""
-
-    failure: str
-    talk: bool
-    done: str
 
 
 class ChatScreen(Screen[None]):
@@ -120,21 +109,12 @@ class ChatScreen(Screen[None]):
     def job(self, work: Callable[[], None], *, talk: bool = False, done: str = "") -> None:
         """Call the chat in a thread; an error becomes one sentence, `done` is said when there was none.
 
-        Daemon threads: leaving must not wait for a compiler or a long prompt.
+        `talk` marks those that write a reply or open a model: messages wait for them.
         """
         self.working += 1
         self.talking += talk
         self.paint_prompt()
-
-        def run() -> None:
-            failure = ""
-            try:
-                work()
-            except Exception as error:
-                failure = sentence(error)
-            self.post_message(JobDone(failure, talk, done))
-
-        Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+        start(work, self.post_message, talk=talk, done=done)
 
     @on(JobDone)
     async def _job_done(self, event: JobDone) -> None:
@@ -144,6 +124,8 @@ class ChatScreen(Screen[None]):
         await self.reactions.job_done(event.failure, event.talk)
         if event.failure:
             self.toast(event.failure, "error")
+            if self.chat.model is None:
+                await self.transcript.say(f"{event.failure} {NO_MODEL}", "error")
         elif event.done:
             self.toast(event.done)
 
@@ -212,9 +194,7 @@ class ChatScreen(Screen[None]):
     def ready_to_talk(self) -> bool:
         """Whether a reply could be written now; says why not."""
         if self.chat.model is None:
-            self.toast(
-                "The model is still being opened." if self.talking else "No model is open: /model FILE opens one."
-            )
+            self.toast("The model is still being opened." if self.talking else NO_MODEL)
             return False
         if self.talking:
             self.toast("A reply is being written; Esc stops it.")
@@ -310,7 +290,7 @@ class ChatScreen(Screen[None]):
                 self.queue.append(text)
             elif self.chat.model is None:
                 self.prompt.put(text)
-                self.toast("No model is open: /model FILE opens one.", "warning")
+                self.toast(NO_MODEL, "warning")
             else:
                 self.reactions.send(partial(self.chat.send, text), text)
         self.paint_prompt()
