@@ -1,11 +1,15 @@
 """The numeric contract: the same tokens give the same bytes, whatever way they were fed."""
 
+import os
+
 import pytest
 from conformance.make_models import BITS, MODELS
 from conformance.walk import Canon, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+# test_engine_cpus.py runs some of this with fewer
+WALKS = int(os.environ.get("FORKPOINT_TEST_WALKS", "80"))
 STARTS = st.tuples(*[st.integers(0, 140)] * 3)
 MOVES = st.lists(
     st.tuples(
@@ -38,7 +42,7 @@ def world(model_file, open_model):
 
 
 @pytest.mark.parametrize(("kind", "kv_type"), KINDS)
-@settings(max_examples=80)
+@settings(max_examples=WALKS)
 @given(starts=STARTS, moves=MOVES)
 def test_any_road_gives_the_same_bytes(world, kind, kv_type, starts, moves):
     canon, models = world(kind, kv_type)
