@@ -6,6 +6,7 @@ Calls that make no sense are refused, and what was refused leaves no trace.
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,3 +146,29 @@ def test_no_threads_are_refused(model_file, threads):
 
     with pytest.raises(ValueError, match="thread"):
         Model.open(model_file("F32"), threads=threads)
+
+
+def test_states_that_do_not_fit_are_refused(model_file, open_model):
+    from engine.errors import StateMismatch
+
+    model, other = open_model(model_file("F32"), threads=2), open_model(model_file("F32"), threads=2, kv_type="q8_0")
+    session = model.new_session()
+    model.prefill(session, make_models.token_list(500, 100))
+    state = model.capture(session)
+    first, second = state.chunks
+    with pytest.raises(StateMismatch):
+        other.restore(state)
+    for arrays in (
+        {**first.arrays, "k": first.arrays["k"].astype(np.uint32)},
+        {**first.arrays, "k": first.arrays["k"][:1]},
+        {"k": first.arrays["k"]},
+        {**first.arrays, "more": first.arrays["k"]},
+    ):
+        with pytest.raises(StateMismatch):
+            model.restore(replace(state, chunks=(replace(first, arrays=arrays), second)))
+    for chunks in ((first,), (second,), (second, first), (first, first, second), ()):
+        with pytest.raises(ValueError, match=r"\w"):
+            model.restore(replace(state, chunks=chunks))
+    with pytest.raises(ValueError, match=r"\w"):
+        model.restore(replace(state, tokens=(*state.tokens[:-1], 500)))
+    assert model.restore(state).logits_digest() == session.logits_digest()
