@@ -257,6 +257,8 @@ class Talking:
             raise NothingToDo(
                 "This was written with another tokenizer; send or edit a message, and the model reads it anew."
             )
+        if not core.place.tokens():
+            raise NothingToDo("There is nothing to answer or continue yet.")
         writer = ReplyWriter(voice, core.library, core.place, core.states, core.emit, core.cancelled, core.requests)
         before, node = _said_before(core.place.path, core.place.cut), core.place.node
         reply: Reply | None = None

@@ -132,3 +132,9 @@ def test_a_run_that_saves_can_be_killed_and_goes_on_exactly(stories_path):
         assert whole.startswith(seen.decode(errors="ignore"))
     finally:
         chat.close()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(100, 300))
+def test_many_kills(number, uninterrupted):
+    test_nothing_that_was_sent_is_lost_and_going_on_is_exact(number, uninterrupted)
