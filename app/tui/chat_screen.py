@@ -20,13 +20,13 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import TextArea
 
 from app.chat import Chat
-from app.commands import COMMANDS, Completes, parse
+from app.commands import COMMANDS, Completes, Parsed, parse
 from app.config import TuiOptions
 from app.events import ReplyStats
 from app.sentences import sentence
 from app.tui import do_model, do_savepoints, do_talk  # noqa: F401 - they register what commands do
 from app.tui.bridge import Bridge, ChatEvent, TextReady
-from app.tui.completion import Completion
+from app.tui.completion import Completion, completions
 from app.tui.deeds import DEEDS
 from app.tui.header import Header
 from app.tui.jobs import JobDone, start
@@ -226,7 +226,7 @@ class ChatScreen(Screen[None]):
     @on(TextArea.Changed, "#prompt")
     def _draft_changed(self, event: TextArea.Changed) -> None:
         self.completion.follow(event.text_area.text, self._choices)
-        self.prompt.completing = self.completion.display
+        self.prompt.completed = self.completion.line
 
     def _choices(self, what: Completes) -> list[str]:
         if what == "savepoint":
@@ -245,18 +245,24 @@ class ChatScreen(Screen[None]):
             self.completion.action_cursor_down()
         else:
             self.completion.action_cursor_up()
+        self.prompt.completed = self.completion.line
 
     @on(Completion.Picked)
     async def _picked(self, event: Completion.Picked) -> None:
-        self.prompt.put(event.line)
         self.focus_prompt()
-        if not event.line.endswith(" "):
+        if event.line.endswith(" "):
+            self.prompt.put(event.line)
+        else:
+            self.prompt.put("")
             await self.submit(event.line)
 
     @on(Prompt.Sent)
     async def _sent(self, event: Prompt.Sent) -> None:
         """Enter, while a command is half typed, takes what is highlighted; a command without more is run as it is."""
-        line, typed = self.completion.line, parse(event.text)
+        # Keys may have come too fast for the list to be painted: what fits is found again.
+        lines = completions(event.text, self._choices) if event.line is not None else []
+        line = event.line if event.line in lines else lines[0] if lines else ""
+        typed = parse(event.text)
         if not line or typed is None or (typed.command is not None and not typed.argument):
             await self.submit(event.text)
         elif typed.command is None and line.endswith(" "):
@@ -265,35 +271,47 @@ class ChatScreen(Screen[None]):
             await self.submit(line)
 
     async def submit(self, text: str) -> None:
-        """Do what the text asks: a command, an edit, an offer, or a message."""
-        self.completion.close()
-        parsed = parse(text)
-        if not text.strip():
-            if (offer := self.transcript.offer) is not None:
-                self.post_message(OfferView.Taken(offer))
-        elif parsed is not None and self.editing is None:
-            self.prompt.take()
-            if parsed.command is not None:
-                self.run_deed(parsed.name, parsed.argument)
-            else:
-                near = f"; did you mean /{parsed.nearest}?" if parsed.nearest else "; /help shows them all."
-                self.toast(f"There is no /{plain(parsed.name)[:40]}{near}", "warning")
-                self.prompt.put(text)
+        """Do what the text asks: a command, an edit, an offer, or a message. What cannot be done is given back."""
+        parsed = parse(text) if self.editing is None else None
+        accepted = True
+        offer = self.transcript.offer
+        if offer is not None and text.strip() == offer.text.strip():
+            self.post_message(OfferView.Taken(offer))
+        elif not text.strip():
+            pass
+        elif parsed is not None:
+            accepted = self._submit_command(parsed)
         elif self.editing is not None:
-            if self.ready_to_talk():
-                edited, self.editing = self.editing, None
-                node_id = edited.first_id if edited.role == "user" else edited.last_id
-                self.reactions.send(partial(self.chat.edit, node_id, self.prompt.take().strip()), text)
+            accepted = self._submit_edit(text)
+        elif self.talking:
+            self.queue.append(text.strip())
+        elif self.chat.model is None:
+            self.toast(NO_MODEL, "warning")
+            accepted = False
         else:
-            text = self.prompt.take().strip()
-            if self.talking:
-                self.queue.append(text)
-            elif self.chat.model is None:
-                self.prompt.put(text)
-                self.toast(NO_MODEL, "warning")
-            else:
-                self.reactions.send(partial(self.chat.send, text), text)
+            self.reactions.send(partial(self.chat.send, text.strip()), text)
+        if accepted:
+            self.prompt.remember_sent(text)
+        else:
+            self.prompt.give_back(text)
+            self.completion.close()
         self.paint_prompt()
+
+    def _submit_command(self, parsed: Parsed) -> bool:
+        if parsed.command is not None:
+            self.run_deed(parsed.name, parsed.argument)
+            return True
+        near = f"; did you mean /{parsed.nearest}?" if parsed.nearest else "; /help shows them all."
+        self.toast(f"There is no /{plain(parsed.name)[:40]}{near}", "warning")
+        return False
+
+    def _submit_edit(self, text: str) -> bool:
+        if self.editing is None or not self.ready_to_talk():
+            return False
+        edited, self.editing = self.editing, None
+        node_id = edited.first_id if edited.role == "user" else edited.last_id
+        self.reactions.send(partial(self.chat.edit, node_id, text.strip()), text)
+        return True
 
     @on(OfferView.Taken)
     async def _offer_taken(self, event: OfferView.Taken) -> None:
@@ -347,7 +365,7 @@ class ChatScreen(Screen[None]):
         self._escaped_at = 0.0
         if self.completion.display:
             self.completion.close()
-            self.prompt.completing = False
+            self.prompt.completed = None
         elif self.editing is not None:
             self.editing = None
             self.prompt.put("")

@@ -58,6 +58,11 @@ class Completion(OptionList, can_focus=False):
         self.post_message(self.Picked(self._choices_shown[event.option_index], run=True))
 
 
+def completions(text: str, choices: Choices) -> list[str]:
+    """What a text could become, best first."""
+    return [line for line, _ in _rows(text, choices)]
+
+
 def _rows(text: str, choices: Choices) -> list[tuple[str, Content]]:
     if not text.startswith("/") or "\n" in text:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,20 @@ def _words(value: object) -> str:
     return str(value)
 
 
+_ESCAPE = re.compile(r"\\(?:[ntrs\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
+_SHORT = {"n": "\n", "t": "\t", "r": "\r", "s": " ", "\\": "\\"}
+
+
+def _meant(escape: re.Match[str]) -> str:
+    """The sign that an escape stands for; `\\s` is a space, which would else part two texts."""
+    code = escape[0][1:]
+    return _SHORT[code] if code in _SHORT else chr(int(code[1:], 16))
+
+
 def _read(text: str, now: object) -> object:
     """Read a value of the type that the setting has. Raises ValueError."""
     if isinstance(now, (list, tuple)):
-        return tuple(text.encode().decode("unicode_escape").split()) if text != "none" else ()
+        return tuple(_ESCAPE.sub(_meant, part) for part in text.split()) if text != "none" else ()
     if isinstance(now, bool):
         return text.lower() in {"on", "yes", "true", "1"}
     return int(text) if isinstance(now, int) else float(text)

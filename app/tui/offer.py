@@ -25,6 +25,7 @@ class Offer:
     accept: Callable[[], None]
     decline: Callable[[], None] | None = None
     no: str = ""
+    text: str = ""  # Enter on a prompt that holds this text takes the offer, too
 
 
 class OfferView(Vertical, can_focus=True):

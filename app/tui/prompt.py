@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
 from app.tui.plain import plain
 
+NEW_LINE = {"ctrl+j", "shift+enter", "alt+enter"}
+
 
 class Prompt(TextArea):
     """A multi-line text field. Up and Down at its edges walk through earlier messages; the draft is kept meanwhile."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+j,shift+enter,alt+enter", "new_line", "New line", show=False),
-    ]
-
     @dataclass
     class Sent(Message):
-        """Enter was pressed; the prompt still holds the text."""
+        """Enter was pressed. The prompt is empty by now, so that the next keys belong to the next message.
+
+        `line` is what was highlighted then in the list above; None where the person closed it.
+        """
 
         text: str
+        line: str | None
 
     class Edge(Message):
         """Up or Down was pressed where a list of completions may be open, or Tab. `key` says which."""
@@ -46,7 +46,7 @@ class Prompt(TextArea):
         self._past: list[str] = []
         self._place = 0
         self._draft = ""
-        self.completing = False
+        self.completed: str | None = ""  # the line that is highlighted above; None once the list was closed
 
     def remember(self, past: Sequence[str]) -> None:
         """Set what was sent before, oldest first; the same text twice in a row counts once."""
@@ -63,24 +63,34 @@ class Prompt(TextArea):
         self.text = plain(text)
         self.move_cursor(self.document.end)
 
-    def take(self) -> str:
-        """Give the text and empty the prompt; it becomes the newest of what was sent."""
-        text = self.text
+    def give_back(self, text: str) -> None:
+        """Put a text that could not be sent in front of what was typed since."""
+        self.put("\n\n".join(filter(None, [text, self.text])))
+
+    def remember_sent(self, text: str) -> None:
+        """Add a text to what was sent."""
         if text.strip() and (not self._past or self._past[-1] != text):
             self._past.append(text)
         self._place = len(self._past)
-        self._draft = ""
+
+    def _send(self) -> None:
+        text, line = self.text, self.completed
         self.text = ""
-        return text
+        self._place = len(self._past)
+        self._draft = ""
+        self.post_message(self.Sent(text, line))
 
     async def _on_key(self, event: events.Key) -> None:
         key = event.key
-        if key == "enter":
+        if key == "enter" or key in NEW_LINE:  # here and not as bindings: keys that come fast keep their order
             event.stop()
             event.prevent_default()
-            self.post_message(self.Sent(self.text))
+            if key == "enter":
+                self._send()
+            else:
+                self._replace_via_keyboard("\n", *self.selection)
             return
-        if self.completing and key in {"up", "down", "tab"}:
+        if self.completed and key in {"up", "down", "tab"}:
             event.stop()
             event.prevent_default()
             self.post_message(self.Edge(key))
@@ -114,7 +124,3 @@ class Prompt(TextArea):
         if by < 0:
             self.move_cursor((0, 0))
         return True
-
-    def action_new_line(self) -> None:
-        """Begin a new line."""
-        self.insert("\n")

@@ -248,6 +248,12 @@ class Reactions:
             case _:
                 pass
 
+    def _send_without(self, offer: events.ContextFullOffer) -> None:
+        screen = self.screen
+        if screen.prompt.text.strip() == offer.draft.strip():
+            screen.prompt.put("")
+        self.send(partial(screen.chat.drop_oldest_turns, offer.drop_turns, offer.draft), offer.draft)
+
     def _progress(self, event: events.Progress) -> None:
         line = self.screen.status_line
         label = _PHASES.get(event.phase, event.phase)
@@ -324,6 +330,7 @@ class Reactions:
             offer = Offer(
                 f"{words} A new branch without the oldest {turns} has room; this one stays.",
                 "send it there",
-                lambda: self.send(partial(chat.drop_oldest_turns, event.drop_turns, screen.prompt.take()), event.draft),
+                partial(self._send_without, event),
+                text=event.draft,
             )
         await screen.transcript.make_offer(offer)

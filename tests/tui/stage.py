@@ -72,7 +72,7 @@ class Stage:
     async def send(self, text):
         """Send a message and wait for the whole reply."""
         await self.enter(text)
-        await self.until(lambda: self.screen.prompt.text == "", "the message to be taken")
+        await self.until(lambda: self.screen.working > 0 or self.screen.queue or self.views, "the message to be taken")
         await self.idle()
 
     @property

@@ -1,0 +1,42 @@
+"""Keys that come faster than the screen paints, as from a script or a paste without brackets."""
+
+from textual import events
+
+
+def _burst(stage, *keys):
+    """Put keys into the driver's queue at once, without waiting for any of them."""
+    names = {" ": "space", "\n": "ctrl+j"}
+    for key in keys:
+        event = events.Key(names.get(key, key), key if len(key) == 1 else None)
+        stage.app.post_message(event)
+
+
+async def test_lines_and_messages_keep_their_order(stages):
+    async with stages(limit=3) as stage:
+        _burst(stage, *"one", "ctrl+j", *"two", "enter", *"next")
+        await stage.until(lambda: len(stage.views) == 2)
+        await stage.idle()
+        assert stage.texts()[0] == "one\ntwo"
+        assert stage.screen.prompt.text == "next"
+
+
+async def test_messages_in_a_burst_are_sent_one_after_another(stages):
+    async with stages(limit=3) as stage:
+        _burst(stage, *"one", "enter", *"two", "enter", *"three", "enter")
+        await stage.until(lambda: len(stage.views) == 6)
+        await stage.idle()
+        assert stage.texts()[::2] == ["one", "two", "three"]
+
+
+async def test_half_a_command_in_a_burst_is_completed(stages):
+    async with stages(limit=3) as stage:
+        _burst(stage, *"/hel", "enter")
+        await stage.until(lambda: stage.screen.prompt.text == "" or "HELP" in stage.seen())
+        await stage.sees("HELP")
+
+
+async def test_a_command_behind_a_message_works_on_its_reply(stages):
+    async with stages(script={"hello": "Good day."}) as stage:
+        _burst(stage, *"hello", "enter", *"/save it", "enter")
+        await stage.until(lambda: "it" in stage.chat.labels())
+        await stage.idle()
