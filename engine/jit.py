@@ -48,6 +48,7 @@ def prepare() -> Path:
     import llvmlite.binding as llvm
     import numba
     import numpy as np
+    from numba.core.registry import cpu_target
 
     from engine.kernels.target import target
 
@@ -59,5 +60,8 @@ def prepare() -> Path:
     path = (Path(place) if place else cache_root() / "jit") / name
     if not _usable(path):
         path = Path(tempfile.mkdtemp(prefix="forkpoint-jit-"))
+    # Numba imports most of itself at the first refresh of its registries: let that be part of the import.
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
     numba.config.CACHE_DIR = str(path)  # type: ignore[attr-defined]
     return path

@@ -45,9 +45,15 @@ class ThreadPool:
 
     def run(self, job: Job) -> None:
         """Call job(0) here and job(1) … job(size - 1) in the threads. The job itself ends with a barrier for all."""
-        for queue in self._queues:
-            queue.put(job)
-        job(0)
+        waiting = iter(self._queues)
+        try:
+            for queue in waiting:
+                queue.put(job)
+        finally:
+            # Ctrl+C may strike here in the main thread: whoever has begun must not be left alone at a barrier.
+            for queue in waiting:
+                queue.put(job)
+            job(0)
 
     def close(self) -> None:
         """Let the threads end."""
