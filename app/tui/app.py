@@ -22,10 +22,11 @@ from app.config import TuiOptions, load_config
 from app.engine_protocol import Engine
 from app.sentences import sentence
 from app.tui.bridge import Bridge
-from app.tui.chat_screen import TWICE_S, ChatScreen
+from app.tui.chat_screen import ChatScreen
 from app.tui.palette import Commands
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
 
+AGAIN_S = 2.5  # a second Ctrl+C within this time quits
 PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened
 STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
 
@@ -81,7 +82,7 @@ class ForkpointApp(App[None]):
             chat_screen.editing = None
             chat_screen.prompt.put("")
             chat_screen.paint_prompt()
-        elif now - before < TWICE_S * 2:
+        elif now - before < AGAIN_S:
             self.exit()
         else:
             self._interrupted_at = now

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import ClassVar, TypeVar
 
 from textual import getters, on
@@ -34,7 +33,7 @@ from app.tui.message_view import MessageView
 from app.tui.offer import OfferView
 from app.tui.plain import plain
 from app.tui.prompt import Prompt
-from app.tui.prompt_box import BUSY, IDLE, ONCE_MORE, PromptBox
+from app.tui.prompt_box import PromptBox
 from app.tui.reactions import Reactions
 from app.tui.shown import Shown, shown
 from app.tui.status_line import StatusLine
@@ -45,7 +44,6 @@ from app.tui.tree_panel import TreePanel
 Answer = TypeVar("Answer")
 NO_MODEL = "No model is open: /model FILE opens one."
 NARROW = 100  # columns; below it the tree is an overlay
-TWICE_S = 1.2  # two keys within this time are one gesture
 PRIORITY = {"f5", "f9", "f1", "escape", "ctrl+s", "ctrl+t", "ctrl+o", "ctrl+r", "ctrl+q"}
 
 
@@ -81,7 +79,7 @@ class ChatScreen(Screen[None]):
         self.last_stats: ReplyStats | None = None
         self.saved_bytes = 0
         self.focus_wanted: str | None = None  # a node whose message gets the focus once it is painted
-        self._escaped_at = 0.0
+        self.escaped_at = 0.0  # when Esc was pressed last with nothing to stop or close
 
     def compose(self) -> ComposeResult:
         """Top to bottom."""
@@ -221,7 +219,11 @@ class ChatScreen(Screen[None]):
     def paint_prompt(self) -> None:
         """Show what Enter would do and which keys matter."""
         self.prompt_box.title(self.editing, self.queue)
-        self.prompt_box.hint(BUSY if self.stoppable else IDLE)
+        self.prompt_box.hint_for(self.focused, self.stoppable)
+
+    def on_descendant_focus(self) -> None:
+        """Other keys matter now."""
+        self.paint_prompt()
 
     @on(TextArea.Changed, "#prompt")
     def _draft_changed(self, event: TextArea.Changed) -> None:
@@ -359,32 +361,6 @@ class ChatScreen(Screen[None]):
 
     # ---- Esc and Ctrl+C -------------------------------------------------------------------------------------------
 
-    async def escape(self) -> None:
-        """Stop or close, innermost first; twice on an empty idle prompt opens the rewind picker."""
-        now, before = monotonic(), self._escaped_at
-        self._escaped_at = 0.0
-        if self.completion.display:
-            self.completion.close()
-            self.prompt.completed = None
-        elif self.editing is not None:
-            self.editing = None
-            self.prompt.put("")
-            self.paint_prompt()
-        elif self.close_overlay() or self.focused is not self.prompt:
-            self.focus_prompt()
-        elif self.stoppable or self.queue:
-            self.stop()
-        elif not self.prompt.text and (offer := self.transcript.offer) is not None:
-            await self.transcript.make_offer(None)
-            if offer.decline is not None:
-                offer.decline()
-        elif not self.prompt.text and now - before < TWICE_S:
-            self.run_deed("rewind")
-        elif not self.prompt.text:
-            self._escaped_at = now
-            self.prompt_box.hint(ONCE_MORE)
-            self.set_timer(TWICE_S, self.paint_prompt)
-
     @property
     def stoppable(self) -> bool:
         """Whether something runs that Esc or Ctrl+C would end: a reply, reading a prompt, a restore."""
@@ -396,4 +372,5 @@ class ChatScreen(Screen[None]):
             waiting, self.queue = self.queue, []
             self.draft("\n\n".join(filter(None, [*waiting, self.prompt.text])))
             self.paint_prompt()
-        self.chat.stop()
+        if self.stoppable:
+            self.chat.stop()

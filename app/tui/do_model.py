@@ -59,7 +59,7 @@ _SHORT = {"n": "\n", "t": "\t", "r": "\r", "s": " ", "\\": "\\"}
 def _meant(escape: re.Match[str]) -> str:
     """The sign that an escape stands for; `\\s` is a space, which would else part two texts."""
     code = escape[0][1:]
-    return _SHORT[code] if code in _SHORT else chr(int(code[1:], 16))
+    return _SHORT[code] if code in _SHORT else chr(int(code[1:], 16)).encode("utf-8", "replace").decode()
 
 
 def _read(text: str, now: object) -> object:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from app.tui.deeds import deed
 from app.tui.picker import Pick, Picker
+from app.tui.prompt_box import ONCE_MORE
 from app.tui.shown import Shown
 from app.tui.tree_layout import tip_below
+
+TWICE_S = 1.2  # Esc twice within this time is one gesture
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
@@ -84,8 +88,33 @@ def _sibling(screen: ChatScreen, by: int) -> None:
 
 @deed("stop")
 async def stop(screen: ChatScreen, _argument: str) -> None:
-    """Stop or close whatever is going on, innermost first."""
-    await screen.escape()
+    """Stop or close, innermost first; twice on an empty idle prompt opens the rewind picker."""
+    now, before = monotonic(), screen.escaped_at
+    screen.escaped_at = 0.0
+    prompt = screen.prompt
+    if screen.completion.display:
+        screen.completion.close()
+        prompt.completed = None
+    elif screen.editing is not None:
+        screen.editing = None
+        prompt.put("")
+        screen.paint_prompt()
+    elif screen.close_overlay():
+        screen.focus_prompt()
+    elif screen.stoppable or screen.queue:
+        screen.stop()
+    elif screen.focused is not prompt:
+        screen.focus_prompt()
+    elif not prompt.text and (offer := screen.transcript.offer) is not None:
+        await screen.transcript.make_offer(None)
+        if offer.decline is not None:
+            offer.decline()
+    elif not prompt.text and now - before < TWICE_S:
+        screen.run_deed("rewind")
+    elif not prompt.text:
+        screen.escaped_at = now
+        screen.prompt_box.hint(ONCE_MORE)
+        screen.set_timer(TWICE_S, screen.paint_prompt)
 
 
 @deed("new")

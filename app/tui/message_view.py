@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from app.commands import COMMANDS, key_words
+from app.commands import COMMANDS
 from app.tui.plain import literal, plain
 from app.tui.reply_markdown import ReplyMarkdown
 from app.tui.shown import PENDING, Shown
@@ -79,7 +79,6 @@ class MessageView(Vertical, can_focus=True):
                 yield Static(literal(text), classes="words")
             yield Static("", classes="badge", markup=False)
         yield Static("", classes="ending", markup=False)
-        yield Static(_reply_keys(), classes="keys", markup=False)
         yield Ruler()
 
     def on_mount(self) -> None:
@@ -153,10 +152,3 @@ class MessageView(Vertical, can_focus=True):
             event.stop()
             self.focus()
             self.call_later(self.run_action, "screen.deed('next-sibling')")
-
-
-def _reply_keys() -> Content:
-    words = [("r", "another"), ("e", "edit"), ("f", "fork"), ("y", "copy"), ("n", "name"), ("[ ]", "siblings")]
-    known = {key_words(key) for command in COMMANDS for key in command.reply_keys}
-    assert all(part in known for key, _ in words for part in key.split())
-    return Content(" · ").join([Content.assemble((key, "bold $primary"), f" {word}") for key, word in words])

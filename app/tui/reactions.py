@@ -19,6 +19,9 @@ PAINT_S = 0.1  # a growing reply is painted at most this often
 STATUS_S = 0.25  # the status line changes at most this often while a reply grows
 LOOK_S = 0.08  # the highlight rests this long before a preview is painted
 
+SAVE_PATIENCE_S = 8.0  # a state that is not on disk by then is shown as not saved
+SAVING, SAVED, NOT_SAVED = "saving…", "saved ✓", "not saved"
+
 _PHASES = {
     "read": "reading the model",
     "compile": "compiling for this machine (first start)",
@@ -41,6 +44,7 @@ class Reactions:
         self._first_token = 0
         self._status_at = 0.0
         self._stopped = False
+        self._saved_node = ""  # the node whose state reached the disk last
         self._stale = False
         self._talks: list[events.ConversationRow] = []
         self._talks_key: tuple[str | None, bool] | None = None
@@ -257,6 +261,8 @@ class Reactions:
     def _progress(self, event: events.Progress) -> None:
         line = self.screen.status_line
         label = _PHASES.get(event.phase, event.phase)
+        if event.phase == "compile" and event.total <= 1:  # nothing is known to compile yet
+            label = "starting the engine"
         progress = line.progress if line.progress and line.progress.label == label else Progress(label)
         progress.update(event.done, event.total)
         line.progress = None if event.phase == "prefill" and event.done >= event.total else progress
@@ -283,9 +289,10 @@ class Reactions:
         screen.last_stats = event.stats
         await screen.transcript.end_reply()
         status = screen.chat.status()
-        saved = "" if status.incognito else "saving…"
+        if not status.incognito:
+            self._await_save(event.node.node_id)
         speed = event.stats.decode_tok_s or None
-        screen.status_line.change(tok_s=speed, saved=saved, alarm=False)
+        screen.status_line.change(tok_s=speed)
         await self.refresh()
 
     def _restored(self, event: events.Restored) -> None:
@@ -302,15 +309,30 @@ class Reactions:
         if event.node_id:
             screen.toast(words)
 
+    def _await_save(self, node_id: str) -> None:
+        """Say that the state of a reply is on its way to the disk, and when it does not get there."""
+        line = self.screen.status_line
+        if node_id == self._saved_node:  # it was quicker than the news of the reply's end
+            line.change(saved=SAVED, alarm=False)
+            return
+
+        def look() -> None:
+            if line.facts.saved == SAVING and self._saved_node != node_id:
+                line.change(saved=NOT_SAVED, alarm=True)
+
+        line.change(saved=SAVING, alarm=False)
+        self.screen.set_timer(SAVE_PATIENCE_S, look)
+
     def _saved(self, event: events.Saved) -> None:
         if event.name == "quick":
             self.screen.toast("Saved. F9 returns here.")
         elif event.name is not None:
             self.screen.toast(f"★ {event.name} is this point now; /load {event.name} returns here.")
         else:
+            self._saved_node = event.node_id
             self.screen.saved_bytes += event.size_bytes
             shown_bytes = event.size_bytes or self.screen.status_line.facts.saved_bytes
-            self.screen.status_line.change(saved="saved ✓", saved_bytes=shown_bytes, alarm=False)
+            self.screen.status_line.change(saved=SAVED, saved_bytes=shown_bytes, alarm=False)
 
     async def _offer(self, event: events.RunnerUpOffer | events.ContextFullOffer) -> None:
         screen, chat = self.screen, self.screen.chat

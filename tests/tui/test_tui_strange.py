@@ -179,6 +179,24 @@ async def test_esc_on_the_offer_leaves_the_reply_as_it_is(stages, monkeypatch):
         assert stage.chat.pending_reply() is None
 
 
+async def test_a_state_that_cannot_be_saved_is_shown_and_the_text_is_kept(stages, monkeypatch):
+    from snapshots import Library, StoreFull
+
+    def full(*_args, **_options):
+        raise StoreFull("no space")
+
+    async with stages(script={"hello": "Good day.", "more": "And good night."}) as stage:
+        with monkeypatch.context() as patch:
+            patch.setattr(Library, "save_state", full)
+            patch.setattr("app.tui.reactions.SAVE_PATIENCE_S", 0.3)
+            await stage.send("hello")
+            await stage.toast("disk is full")
+            await stage.sees("not saved")
+        await stage.send("more")
+        await stage.sees("saved ✓")
+        await stage.sees_not("not saved")
+
+
 async def test_incognito_says_so_and_offers_nothing_later(stages):
     from app.config import TuiOptions
 

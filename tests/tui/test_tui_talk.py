@@ -165,6 +165,28 @@ async def test_r_on_a_reply_writes_another_and_brackets_walk_between_them(stages
         assert stage.texts()[-1] == second
 
 
+async def test_r_on_an_earlier_reply_begins_a_branch_there(stages):
+    async with stages(limit=4, seed=None) as stage:
+        await stage.send("one")
+        await stage.send("two")
+        await stage.press("shift+tab", "up", "up", "r")
+        await stage.until(lambda: len(stage.views) == 2, "the later turn to make room")
+        await stage.idle()
+        await stage.sees("‹ 2/2 ›")
+        assert len(stage.chat.tree()) == 5
+
+
+async def test_the_window_changes_its_size_in_mid_reply(stages):
+    async with stages() as stage, stage.mid_reply():
+        for size in ((60, 15), (140, 50), (80, 24)):
+            await stage.pilot.resize_terminal(*size)
+            await stage.pilot.pause()
+        await stage.sees("❯ go", "Esc stops")
+        await stage.press("escape")
+        await stage.idle()
+        assert stage.views[-1].markdown.source == stage.chat.transcript()[-1].text
+
+
 async def test_e_on_a_question_makes_a_branch_and_esc_leaves_it(stages):
     async with stages(limit=5) as stage:
         await stage.send("what is tea")
