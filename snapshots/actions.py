@@ -73,8 +73,8 @@ def move_head(
 
 
 def delete(tx: sqlite3.Connection, node_id: str, window: str) -> Action:
-    """Hide a node and all behind it. Raises UnknownNode, also for one that is hidden already."""
-    here = tree.node(tx, node_id)
+    """Hide a node and all behind it, also a damaged one. Raises UnknownNode, also for one that is hidden already."""
+    here = tree.glance(tx, node_id)
     doomed = tree.subtree(tx, node_id)
     if not doomed:
         raise UnknownNode(node_id)

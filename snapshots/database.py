@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,34 +39,31 @@ class Database:
     def open(cls, data_dir: Path) -> Database:
         """Open or make `tree.db` in `data_dir`. Raises LibraryDamaged, LibraryIsNewer, StoreError."""
         path = data_dir / "tree.db"
-        blocked: StoreReadOnly | None = None
-        try:
-            Files().make_dirs(data_dir)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            reason = typed(error, path)
-            if not isinstance(reason, StoreReadOnly) or not path.is_file():
-                raise reason from error
-            blocked = reason
+        blocked = _touch(path)
+        return cls._connect(path, f"{path.absolute().as_uri()}?mode={'ro' if blocked else 'rw'}", blocked)
+
+    @classmethod
+    def in_memory(cls) -> Database:
+        """Make an empty tree that no file of any kind holds."""
+        return cls._connect(Path(":memory:"), "file::memory:", None)
+
+    @classmethod
+    def _connect(cls, path: Path, uri: str, blocked: StoreReadOnly | None) -> Database:
         with _typed_errors(path):
-            connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={'ro' if blocked else 'rw'}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=0.1,
-            )
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.1)
+            # A damaged text is found by the node's digest and stays one node's trouble; decoding must not raise first.
+            connection.text_factory = _decoded
             try:
                 database = cls(path, connection, blocked)
-                database._prepare()
+                database._patiently(database._prepare)
             except BaseException:
                 connection.close()
                 raise
         return database
 
     def _prepare(self) -> None:
-        self._patiently(lambda: self._pragma("user_version"))  # the first read: waits for a writer, finds a bad file
-        found = self._pragma("user_version")
+        """Check and set what needs to be; can be done again where another process's lock came between."""
+        found = self._pragma("user_version")  # the first read: waits for a writer, finds a bad file
         for setting in ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", "cache_size=-8000"):
             self._connection.execute(f"PRAGMA {setting}")
         if found == 0 and self.read_only is None:
@@ -104,7 +102,9 @@ class Database:
             tx.execute(f"PRAGMA user_version={FORMAT}")
 
     def _pragma(self, name: str) -> int:
-        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+        found: list[int] = []
+        self._patiently(lambda: found.append(int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])))
+        return found[-1]
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -166,6 +166,29 @@ class Database:
         """Close the connection. Calling it twice is harmless."""
         with self._guard:
             self._connection.close()
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _touch(path: Path) -> StoreReadOnly | None:
+    """Make the file where it is missing; gives why it can only be read, if so. Raises StoreError, StoreFull."""
+    try:
+        Files().make_dirs(path.parent)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if path.is_symlink():
+            raise StoreError("is a symbolic link, which is not followed", path=path) from error
+        reason = typed(error, path)
+        if not isinstance(reason, StoreReadOnly) or not path.is_file():
+            raise reason from error
+        return reason
+    regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    os.close(fd)
+    if not regular:
+        raise StoreError("is not a regular file", path=path)
+    return None
 
 
 @contextlib.contextmanager

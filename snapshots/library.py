@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from snapshots.records import (
     Conversation,
     DeadReply,
     FileCheck,
+    Glance,
     HeadMove,
     LoadedState,
     Message,
@@ -67,6 +69,15 @@ class Library:
         `files` stands in for the file system in tests of faults.
         """
         return cls(Database.open(Path(data_dir)), Path(data_dir), Path(cache_dir), files)
+
+    @classmethod
+    def in_memory(cls) -> Library:
+        """Make an empty library that lives in this process's memory alone: conversations, names and the log.
+
+        It has no place for files: `save_state` and `begin_journal` raise StoreError.
+        """
+        nowhere = Path(os.devnull) / "library in memory"
+        return cls(Database.in_memory(), nowhere, nowhere)
 
     def close(self) -> None:
         """Close the database. Journals of replies in flight stay as they are."""
@@ -160,6 +171,11 @@ class Library:
         """One node, checked against its id. Raises UnknownNode, DamagedNode."""
         with self._db.read() as tx:
             return tree.node(tx, node_id)
+
+    def glance(self, node_id: str) -> Glance:
+        """What a list shows of a node, hidden or not; unchecked, so damage does not hide it. Raises UnknownNode."""
+        with self._db.read() as tx:
+            return tree.glance(tx, node_id)
 
     def path(self, node_id: str | None) -> list[Node]:
         """The nodes from the root to this one, each checked; [] for None. Raises UnknownNode, DamagedNode."""

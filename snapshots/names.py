@@ -69,7 +69,7 @@ def put(tx: sqlite3.Connection, name: str, node_id: str | None) -> None:
 def set_name(tx: sqlite3.Connection, name: str, node_id: str, *, force: bool) -> Action:
     """Name a node, logged. Raises BadName, NameTaken, UnknownNode."""
     name = check_name(name)
-    here = tree.node(tx, node_id)
+    here = tree.glance(tx, node_id)
     before = holder(tx, name)
     if before not in (None, node_id) and not force:
         raise NameTaken(name, str(before))
@@ -89,14 +89,14 @@ def rename(tx: sqlite3.Connection, old: str, new: str, *, force: bool) -> Action
     put(tx, old, None)
     put(tx, new, node_id)
     detail = {"old_name": old, "name": new, "node": node_id, "displaced": displaced}
-    return record(tx, tree.node(tx, node_id).conversation_id, "rename", detail)
+    return record(tx, tree.glance(tx, node_id).conversation_id, "rename", detail)
 
 
 def remove_name(tx: sqlite3.Connection, name: str) -> Action:
     """Take a name off, logged. Raises UnknownName."""
     node_id = _known(tx, name)
     put(tx, name, None)
-    return record(tx, tree.node(tx, node_id).conversation_id, "unname", {"name": name, "node": node_id})
+    return record(tx, tree.glance(tx, node_id).conversation_id, "unname", {"name": name, "node": node_id})
 
 
 def _known(tx: sqlite3.Connection, name: str) -> str:
@@ -142,7 +142,7 @@ def nearest_name(tx: sqlite3.Connection, node_id: str | None) -> str | None:
 
 def quicksave(tx: sqlite3.Connection, node_id: str) -> None:
     """Put the conversation's quick label here, in front of the ones before. Raises UnknownNode."""
-    conversation_id = tree.node(tx, node_id).conversation_id
+    conversation_id = tree.glance(tx, node_id).conversation_id
     tx.execute("DELETE FROM quicksaves WHERE conversation_id = ? AND node_id = ?", (conversation_id, node_id))
     tx.execute("INSERT INTO quicksaves(conversation_id, node_id) VALUES (?, ?)", (conversation_id, node_id))
     tx.execute(

@@ -84,6 +84,17 @@ class Twig(NamedTuple):
     deleted: bool
 
 
+class Glance(NamedTuple):
+    """What a list shows of one node: no tokens, the first characters of the text, nothing of it checked."""
+
+    id: str
+    conversation_id: str
+    role: Role
+    preview: str
+    n_tokens: int
+    turn: int
+
+
 class Conversation(NamedTuple):
     """A conversation. `template_date` is frozen at its start; `head_id` is None while it is empty."""
 

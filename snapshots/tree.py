@@ -12,7 +12,7 @@ from typing import Any
 
 from snapshots import ids
 from snapshots.errors import BadNode, DamagedNode, UnknownConversation, UnknownNode
-from snapshots.records import ROLES, Conversation, Message, Node, Twig
+from snapshots.records import ROLES, Conversation, Glance, Message, Node, Twig
 
 PREVIEW = 160
 """Characters of a node's text that a list gets."""
@@ -160,6 +160,17 @@ def node(tx: sqlite3.Connection, node_id: str) -> Node:
     if row is None:
         raise UnknownNode(node_id)
     return _node(row)
+
+
+def glance(tx: sqlite3.Connection, node_id: str) -> Glance:
+    """A node, hidden or not, damaged or not, for a list. Raises UnknownNode."""
+    row = tx.execute(
+        f"SELECT id, conversation_id, role, substr(text, 1, {PREVIEW}), n_tokens, turn FROM nodes WHERE id = ?",
+        (node_id,),
+    ).fetchone()
+    if row is None:
+        raise UnknownNode(node_id)
+    return Glance._make(row)
 
 
 def path(tx: sqlite3.Connection, node_id: str | None) -> list[Node]:
