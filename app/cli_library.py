@@ -12,7 +12,7 @@ import click
 from app.cli import json_option
 from app.errors import NothingToDo
 from app.terminal import ago, print_json, print_table, size, write_text
-from snapshots import Action, Library, Node, Twig, UnknownName, UnknownRef
+from snapshots import Action, DamagedNode, Library, Node, Twig, UnknownName, UnknownRef
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -68,7 +68,7 @@ def list_command(as_json: bool) -> None:
 
 
 def _savepoint_row(library: Library, node_id: str, name: str, moved: float) -> dict[str, Any]:
-    node = library.node(node_id)
+    node = library.glance(node_id)
     return {
         "name": name,
         "id": node.id,
@@ -76,8 +76,16 @@ def _savepoint_row(library: Library, node_id: str, name: str, moved: float) -> d
         "turn": node.turn,
         "tokens": node.n_tokens,
         "moved": moved,
-        "text": " ".join(node.text.split())[:60],
+        "text": " ".join(node.preview.split())[:60],
     }
+
+
+def _node_id(library: Library, ref: str) -> str:
+    """The full id of what REF means, also of a damaged message: naming and deleting it need nothing of its content."""
+    try:
+        return library.resolve(ref).node.id
+    except DamagedNode as damaged:
+        return damaged.node_id
 
 
 @click.command("tree", context_settings=_SETTINGS)
@@ -91,7 +99,9 @@ def tree_command(ref: str | None, as_json: bool) -> None:
                 raise UnknownRef(ref)
             print_json([]) if as_json else print("Nothing is saved yet.")
             return
-        conversation_id = library.resolve(ref).node.conversation_id if ref else library.conversations()[0].id
+        conversation_id = (
+            library.glance(_node_id(library, ref)).conversation_id if ref else library.conversations()[0].id
+        )
         twigs = library.tree(conversation_id)
     if as_json:
         print_json([_plain(twig) for twig in twigs])
@@ -193,9 +203,9 @@ def rename_command(ref: str, name: str, force: bool, as_json: bool) -> None:
         try:
             library.rename(ref, name, force=force)
         except UnknownName:
-            library.set_name(name, library.resolve(ref).node.id, force=force)
-        row = _savepoint_row(library, library.resolve(name).node.id, name, 0.0)
-    print_json({"name": name, "id": row["id"]}) if as_json else print_line(f"{row['id'][:8]} is “{name}” now.")
+            library.set_name(name, _node_id(library, ref), force=force)
+        node_id = _node_id(library, name)
+    print_json({"name": name, "id": node_id}) if as_json else print_line(f"{node_id[:8]} is “{name}” now.")
 
 
 @click.command("delete", context_settings=_SETTINGS)
@@ -204,11 +214,11 @@ def rename_command(ref: str, name: str, force: bool, as_json: bool) -> None:
 def delete_command(ref: str, as_json: bool) -> None:
     """Delete the message REF and everything behind it. `forkpoint undo` brings it back."""
     with _library(ref) as library:
-        node = library.resolve(ref).node
-        action = library.delete(node.id)
+        node_id = _node_id(library, ref)
+        action = library.delete(node_id)
     count = action.detail.get("nodes", 1)
     if as_json:
-        print_json({"id": node.id, "deleted": count})
+        print_json({"id": node_id, "deleted": count})
     else:
         print_line(f"Deleted {count} message{'s' if count != 1 else ''}; `forkpoint undo` brings them back.")
 

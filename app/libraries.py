@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
+import os
 from pathlib import Path
 
 from app.config import directories
 from snapshots import Conversation, Library, Message, Node
 
-_RAM = Path("/dev/shm")  # noqa: S108 - memory, not disk: what is said incognito must not reach one
-
 
 def own_library(*, must_exist: bool = False) -> Library | None:
     """Open the person's library; None where `must_exist` and there is none yet, so that reading makes no files."""
     roots = directories()
-    if must_exist and not (roots.data / "tree.db").exists():
+    if must_exist and _nothing_at(roots.data):
         return None
     return Library.open(roots.data, roots.cache)
 
 
+def _nothing_at(data_dir: Path) -> bool:
+    """Tell whether there is no library yet. What cannot be looked at, or is no directory, is for `open` to name."""
+    try:
+        os.lstat(data_dir / "tree.db")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def memory_library() -> Library:
-    """Open an empty library that is gone with the process: in memory where the system has a place for that."""
-    root = Path(tempfile.mkdtemp(prefix="forkpoint-", dir=_RAM if _RAM.is_dir() else None))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return Library.open(root / "data", root / "cache")
+    """Open an empty library in this process's memory: whatever ends the process, no file holds what was said."""
+    return Library.in_memory()
 
 
 def borrow(own: Library, memory: Library, node: Node) -> tuple[Conversation, Node]:

@@ -77,7 +77,7 @@ def conversation_rows(library: Library, here: Conversation | None) -> list[Conve
             conversation_id=c.id,
             title=c.title or "empty",
             head_id=c.head_id,
-            turns=library.node(c.head_id).turn if c.head_id else 0,
+            turns=library.glance(c.head_id).turn if c.head_id else 0,
             used_at=c.last_used,
             is_here=here is not None and c.id == here.id,
         )
