@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
     from engine.sampler import SamplerSettings
 
     FloatArray = npt.NDArray[np.float32]
@@ -186,6 +187,9 @@ class Model(Protocol):
     def step(self, sessions: Sequence[Any], tokens: Sequence[int]) -> None:
         """Feed one token to each session in one pass over the weights."""
 
+    def weights_digest(self) -> str:
+        """The tensors' digest, computed again from the file; `state_fields["tensors"]` unless the file changed."""
+
     def capture(self, session: Any, start: int = 0) -> SessionState:
         """Copy a session; KV of the tokens [start, position)."""
 
@@ -227,9 +231,19 @@ class Engine(Protocol):
         """Make sampler settings of a JSON object; raises SamplerError with the field."""
 
     def sample(
-        self, logits: FloatArray, tokens: Sequence[int], settings: SamplerSettings, dice_key: bytes, position: int
+        self,
+        logits: FloatArray,
+        tokens: Sequence[int],
+        settings: SamplerSettings,
+        dice_key: bytes,
+        position: int,
+        *,
+        model: Model | None = None,
     ) -> int:
-        """Choose the token at `position` (its index in the list) with dice stream 0 at that position."""
+        """Choose the token at `position` (its index in the list) with dice stream 0 at that position.
+
+        `model` is the one that the logits are of: DRY needs its vocabulary to find the sequence breakers.
+        """
 
     def new_dice(self) -> bytes:
         """Give fresh dice: 16 random bytes."""

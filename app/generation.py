@@ -122,7 +122,8 @@ def generate(
         else:
             if session.logits is None:
                 raise RuntimeError("a session to generate from must have logits")
-            token = engine.sample(session.logits, session.tokens, settings, session.dice_key, session.position)
+            at = session.position
+            token = engine.sample(session.logits, session.tokens, settings, session.dice_key, at, model=model)
         if model.tokenizer.is_end_of_turn(token):
             reply.stop = "stop"
             break

@@ -12,6 +12,7 @@ from app.engine_protocol import KVType, LoadProgress, Model, StreamDecoder
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
     from engine.sampler import SamplerSettings
 
 
@@ -79,11 +80,16 @@ class LocalEngine:
         settings: SamplerSettings,
         dice_key: bytes,
         position: int,
+        *,
+        model: Any = None,
     ) -> int:
         """Choose the token at `position` with dice stream 0 at that position."""
-        from engine.sampler import sample
+        from engine.sampler import dry_breakers, sample
 
-        return int(sample(logits, tokens, settings, dice_key, position))
+        breakers: tuple[int, ...] = ()
+        if model is not None and settings.dry_multiplier > 0:
+            breakers = dry_breakers(model.tokenizer, settings.dry_sequence_breakers)
+        return int(sample(logits, tokens, settings, dice_key, position, breakers))
 
     def new_dice(self) -> bytes:
         """Give 16 random bytes."""

@@ -53,6 +53,9 @@ class FakeTokenizer:
     def decode(self, ids, skip_special=True):
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
 
+    def is_special(self, token):
+        return token >= 256
+
     def token_bytes(self, token):
         return bytes([token]) if token < 256 else b""
 
@@ -213,6 +216,9 @@ class FakeModel:
             at = stop
         return FakeState(tuple(session.tokens), tuple(chunks), session.logits, session.hidden, session.dice_key)
 
+    def weights_digest(self):
+        return self.state_fields["tensors"]
+
     def restore(self, state):
         at = 0
         for chunk in state.chunks:
@@ -255,10 +261,13 @@ class FakeEngine:
 
         return SamplerSettings.from_json(dict(values))
 
-    def sample(self, logits, tokens, settings, dice_key, position):
-        from engine.sampler import sample
+    def sample(self, logits, tokens, settings, dice_key, position, *, model=None):
+        from engine.sampler import dry_breakers, sample
 
-        return int(sample(logits, tokens, settings, dice_key, position))
+        breakers = ()
+        if model is not None and settings.dry_multiplier > 0:
+            breakers = dry_breakers(model.tokenizer, settings.dry_sequence_breakers)
+        return int(sample(logits, tokens, settings, dice_key, position, breakers))
 
     def new_dice(self):
         return secrets.token_bytes(16)
