@@ -13,6 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     from app.cli import cli
     from app.sentences import exit_code, one_line, sentence
 
+    _stand_in_for_closed_streams()
     # A name in arguments or in a model file may hold anything: what a terminal cannot encode must not be an error.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -44,6 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"forkpoint: {sentence(error)}", file=sys.stderr)
         return exit_code(error)
     return result if isinstance(result, int) else 0
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Put the null device where a stream was closed (`>&-`), which also keeps its number from a file of ours."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it stays to the end
 
 
 if __name__ == "__main__":

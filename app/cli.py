@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from app.config import LONGEST_CONTEXT, MOST_THREADS
 from app.sentences import exit_code_table
 
 _COMMANDS = {
@@ -61,23 +63,35 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, _HELP[name]) for name in _COMMANDS])
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a model is opened."""
-    for decorator in (
-        click.option("--cache-type", type=click.Choice(["f16", "q8_0"]), help="How keys and values are kept."),
-        click.option("-c", "--ctx-size", "context", type=click.IntRange(1), metavar="N", help="Context size."),
-        click.option("-t", "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads to compute with."),
-        model_option,
-    ):
-        command = decorator(command)
-    return command
+_Command = Callable[..., Any]
+OF_CHATS = "the savepoint's, else the config file's, the last used or the bundled one"
+OF_TOOLS = "the config file's or the bundled one"
 
 
-def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add -m."""
-    return click.option(
-        "-m", "--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model file [default: bundled]."
-    )(command)
+def model_options(default: str) -> Callable[[_Command], _Command]:
+    """Add the options that say how a model is opened; `default` says which one is taken without -m."""
+
+    def decorate(command: _Command) -> _Command:
+        for decorator in _how_to_open:
+            command = decorator(command)
+        return model_option(default)(command)
+
+    return decorate
+
+
+_how_to_open = (
+    click.option("--cache-type", type=click.Choice(["f16", "q8_0"]), help="How keys and values are kept."),
+    click.option(
+        "-c", "--ctx-size", "context", type=click.IntRange(1, LONGEST_CONTEXT), metavar="N", help="Context size."
+    ),
+    click.option("-t", "--threads", type=click.IntRange(1, MOST_THREADS), metavar="N", help="Threads to compute with."),
+)
+
+
+def model_option(default: str) -> Callable[[_Command], _Command]:
+    """Add -m; `default` says which model is taken without it."""
+    kind: Any = click.Path(path_type=Path)
+    return click.option("-m", "--model", type=kind, metavar="FILE", help=f"GGUF model file [default: {default}].")
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -91,6 +105,19 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
+def _refuse_options_in_front(ctx: click.Context) -> None:
+    """Options in front of a command are the screen's; passing over them would do something else than was asked for."""
+    given = [
+        max(parameter.opts, key=len)
+        for parameter in ctx.command.params
+        if parameter.expose_value and ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)} in front of “{ctx.invoked_subcommand}” has no effect: put it behind."
+        )
+
+
 _EPILOG = (
     "REF is a name, an id prefix, `quick` or `HEAD`; REF~n is n turns back, REF@n a token inside.\n\n\b\nExit codes:\n"
 )
@@ -102,7 +129,7 @@ _EPILOG = (
     epilog=_EPILOG + exit_code_table(),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@model_options
+@model_options(OF_CHATS)
 @click.option("--at", metavar="REF", help="Open a savepoint.")
 @click.option("--resume", is_flag=True, help="Pick what to open from a list.")
 @click.option("--no-save", is_flag=True, help="Incognito: nothing is written.")
@@ -123,9 +150,13 @@ def cli(
     Without a command the screen opens where it was left.
     """
     if ctx.invoked_subcommand is not None:
+        _refuse_options_in_front(ctx)
         return 0
-    from app.config import TuiOptions
+    from app.config import TuiOptions, configured_model
     from app.tui.app import run_tui
+
+    if model is None:
+        configured_model()  # a missing file is said before anything is painted
 
     options = TuiOptions(
         model=model,

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from app.cli import json_option, model_options
+from app.cli import OF_TOOLS, json_option, model_options
 from app.events import Progress
 from app.terminal import ProgressLine, print_json, print_table, size
 
@@ -27,7 +27,7 @@ READ_BYTES = 1 << 28
 
 
 @click.command("bench", context_settings={"help_option_names": ["-h", "--help"]})
-@model_options
+@model_options(OF_TOOLS)
 @click.option("--quick", is_flag=True, help="Skip the part behind 2048 tokens.")
 @json_option
 def bench_command(

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from app.cli import json_option, model_option, model_options
+from app.cli import OF_TOOLS, json_option, model_option, model_options
 from app.errors import BadInput
 from app.events import Progress
 from app.terminal import ProgressLine, print_json, print_table, size
@@ -21,10 +21,10 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 def chosen_model(path: Path | None) -> Path:
-    """Give the file of -m, the config file's, or the bundled one."""
-    from app.config import bundled_model, load_config
+    """Give the file of -m, the config file's, or the bundled one. Raises ConfigError."""
+    from app.config import bundled_model, configured_model
 
-    return path or load_config().model or bundled_model()
+    return path or configured_model() or bundled_model()
 
 
 @click.command("models", context_settings=_SETTINGS)
@@ -103,7 +103,7 @@ def _read_text(text: str | None) -> str:
 
 
 @click.command("tokenize", context_settings=_SETTINGS)
-@model_option
+@model_option(OF_TOOLS)
 @click.option("--no-special", is_flag=True, help="Add no BOS or EOS; take special tokens in the text as text.")
 @click.option("--json", is_flag=True, hidden=True, help="Always so.")
 @click.argument("text", required=False)
@@ -122,7 +122,7 @@ def tokenize_command(model: Path | None, no_special: bool, text: str | None, **_
 
 
 @click.command("eval", context_settings=_SETTINGS)
-@model_options
+@model_options(OF_TOOLS)
 @click.option("--tokens-file", type=click.Path(path_type=Path), metavar="IDS.json", help="JSON list of ids.")
 @click.option("--logits", "out", type=click.Path(path_type=Path), metavar="OUT.npy", help="Write the float32 logits.")
 @click.argument("textfile", required=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import json_option, model_options
+from app.cli import OF_CHATS, json_option, model_options
 from app.errors import BadInput, TooLong
 from app.events import ContextFullOffer, Delta, Event, ModelReady, Notice, Progress, ReplyDone, Restored, TurnCommitted
 from app.terminal import ProgressLine, print_json, write_text
@@ -52,7 +52,7 @@ def _sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("run", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("prompt", nargs=-1)
-@model_options
+@model_options(OF_CHATS)
 @click.option("--at", metavar="REF", help="Go on from a savepoint.")
 @click.option("--save", "save_name", metavar="NAME", help="Keep the result under a name.")
 @click.option("-f", "--force", is_flag=True, help="Let --save move a name that is taken.")
@@ -125,6 +125,7 @@ def _options(save_name: str | None, given: dict[str, Any]) -> Any:
     from app.workbench import ModelOptions
 
     config = _config()
+    cache_type, context = _how_to_open(given, config)
     forced = {names[1]: given[names[1]] for names, _, _ in _SAMPLER_OPTIONS if given[names[1]] is not None}
     if given["stop"]:
         forced["stop"] = list(given["stop"])
@@ -132,8 +133,8 @@ def _options(save_name: str | None, given: dict[str, Any]) -> Any:
     return ChatOptions(
         models=ModelOptions(
             threads=given["threads"] or config.threads,
-            context=given["context"] or config.context,
-            cache_type=given["cache_type"] or config.cache_type,
+            context=context,
+            cache_type=cache_type,
             batch_size=given["batch_size"],
         ),
         sampler=config.sampler,
@@ -146,6 +147,24 @@ def _options(save_name: str | None, given: dict[str, Any]) -> Any:
         incognito=save_name is None,
         strict_model=True,
     )
+
+
+def _how_to_open(given: dict[str, Any], config: Any) -> tuple[Any, int | None]:
+    """KV type and context size: the options', else those of the savepoint that --at names, else the config file's.
+
+    Raises UnknownRef, AmbiguousRef, ConfigError.
+    """
+    from app.config import configured_model
+    from app.libraries import own_library
+    from app.saved_model import SavedModel, how_to_open, saved_model
+
+    saved = SavedModel()
+    library = own_library(must_exist=True) if given["at"] is not None else None
+    if library is not None:
+        with library:
+            saved = saved_model(library, library.path(library.resolve(given["at"]).node.id))
+    file = given["model"] or saved.file or configured_model()
+    return how_to_open(saved, file, config, cache_type=given["cache_type"], context=given["context"])
 
 
 class _Listener:
@@ -170,6 +189,7 @@ class _Listener:
             self.loading = False
         elif isinstance(event, Restored):
             self.restored = event
+            self._warn(event)
         elif isinstance(event, Delta):
             self.progress.clear()
             if not self._as_json:
@@ -184,6 +204,16 @@ class _Listener:
             click.echo(f"forkpoint: {event.sentence}", err=True)
         elif isinstance(event, TurnCommitted):
             return
+
+    def _warn(self, restored: Restored) -> None:
+        """Say it where the promise does not hold: going on gives other tokens than those that would have come."""
+        if not restored.differs and restored.bit_exact is not False:
+            return
+        why = f"with another {', '.join(restored.differs) or 'version of the arithmetic'}"
+        self.progress.clear()
+        click.echo(
+            f"forkpoint: The savepoint was made {why}: what follows may differ from what would have come.", err=True
+        )
 
     def ready(self) -> None:
         """Everything is loaded and restored."""

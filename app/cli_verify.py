@@ -12,6 +12,7 @@ import click
 from app.cli import json_option, model_options
 from app.errors import OtherModel
 from app.events import Progress
+from app.saved_model import SavedModel, how_to_open, saved_model, was_computed
 from app.savepoints import model_info
 from app.terminal import ProgressLine, print_json
 from snapshots import Library, Node, UnknownRef
@@ -23,19 +24,22 @@ class Difference:
 
     node_id: str
     position: int  # in tokens
-    what: str  # logits | kv | files
+    what: str  # weights | logits | kv | files
     expected: str
     found: str
 
 
 @click.command("verify", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("ref", default="HEAD")
-@model_options
+@model_options("the savepoint's")
 @json_option
 def verify_command(
     ref: str, model: Path | None, threads: int | None, context: int | None, cache_type: Any, as_json: bool
 ) -> int:
-    """Recompute REF from its tokens, compare every stored digest and every stored byte of KV; say PASS or where not."""
+    """Recompute REF from its tokens, compare every stored digest and every stored byte of KV; say PASS or where not.
+
+    The weights are hashed anew, too. Where nothing is stored to compare, that is said, and it is no PASS.
+    """
     from app.libraries import own_library
 
     library = own_library(must_exist=True)
@@ -43,43 +47,64 @@ def verify_command(
         raise UnknownRef(ref)
     with library:
         node = library.resolve(ref).node
-        info = library.model_info(node.state_key)
-        if model is None and info is not None and Path(info.path).is_file():
-            model = Path(info.path)
-        opened, line = _open(model, context, cache_type, threads)
-        if info is not None and info.state_key != opened.state_key:
-            raise OtherModel(ref, info.differing_fields(model_info(opened)), info.name)
-        try:
-            result = verify(
-                library, opened, node, lambda done, total: line.show(Progress("restore", done, total, None))
-            )
-        finally:
-            line.clear()
-            opened.close()
+        path = library.path(node.id)
+        if model is None and not was_computed(library, path):
+            result = _nothing(library, node)
+        else:
+            saved = saved_model(library, path)
+            opened, line = _open(saved, model, context, cache_type, threads)
+            try:
+                if saved.info is not None and saved.info.state_key != opened.state_key:
+                    raise OtherModel(ref, saved.info.differing_fields(model_info(opened)), saved.info.name)
+                result = verify(
+                    library, opened, node, lambda done, total: line.show(Progress("restore", done, total, None))
+                )
+            finally:
+                line.clear()
+                opened.close()
+    return _report(result, as_json)
+
+
+def _report(result: dict[str, Any], as_json: bool) -> int:
+    """Print the outcome; give the exit code."""
     difference: Difference | None = result["difference"]
+    compared = result["digests"] + result["kv_tokens"] > 0
+    passed = None if difference is None and not compared else difference is None
     if as_json:
-        print_json({**result, "pass": difference is None, "difference": asdict(difference) if difference else None})
-    elif difference is None:
-        print(
-            f"PASS: {result['tokens']} tokens, {result['digests']} digests, {result['kv_tokens']} tokens of stored KV."
-        )
-    else:
+        print_json({**result, "pass": passed, "difference": asdict(difference) if difference else None})
+    elif difference is not None:
         print(
             f"FAIL: {difference.what} of {difference.node_id[:12]} at token {difference.position}: "
             f"expected {difference.expected}, found {difference.found}."
         )
-    return 0 if difference is None else 11
+    elif passed:
+        print(
+            f"PASS: {result['tokens']} tokens, {result['digests']} digests, {result['kv_tokens']} tokens of stored KV."
+        )
+    else:
+        print(f"NOTHING PROVEN: {result['tokens']} tokens, but no digest and no KV is stored to compare with.")
+    return 0 if passed else 11
 
 
-def _open(path: Path | None, context: int | None, cache_type: Any, threads: int | None) -> tuple[Any, ProgressLine]:
-    from app.config import bundled_model
+def _nothing(library: Library, node: Node) -> dict[str, Any]:
+    """What is found out about a path that no model ever computed."""
+    counts = {"tokens": len(library.tokens(node.id)), "digests": 0, "kv_tokens": 0}
+    return {"id": node.id, **counts, "logits_digest": None, "difference": None}
+
+
+def _open(
+    saved: SavedModel, path: Path | None, context: int | None, cache_type: Any, threads: int | None
+) -> tuple[Any, ProgressLine]:
+    from app.config import Config, bundled_model
     from app.local_engine import LocalEngine
 
+    file = path or saved.file or bundled_model()
+    kv_type, context = how_to_open(saved, file, Config(), cache_type=cache_type, context=context)
     line = ProgressLine()
     model = LocalEngine().open_model(
-        path or bundled_model(),
+        file,
         context=context,
-        kv_type=cache_type or "f16",
+        kv_type=kv_type,
         threads=threads,
         progress=lambda phase, done, total: line.show(Progress(phase, done, total, None)),
     )
@@ -89,11 +114,16 @@ def _open(path: Path | None, context: int | None, cache_type: Any, threads: int 
 def verify(
     library: Library, model: Any, node: Node, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Feed a node's whole path anew; compare logits digests message by message, then the stored KV byte by byte."""
+    """Hash the weights and feed a node's whole path anew; compare logits digests message by message, then the stored
+    KV byte by byte.
+    """
     session = model.new_session()
     tokens = library.tokens(node.id)
     digests, difference = 0, None
-    for at in library.path(node.id):
+    weights = model.weights_digest()
+    if weights != model.state_fields["tensors"]:
+        difference = Difference(node.id, 0, "weights", model.state_fields["tensors"], weights)
+    for at in library.path(node.id) if difference is None else ():
         ids = library.tokens(at.id)
         session.truncate(min(at.keep, session.position))
         if ids[session.position :]:

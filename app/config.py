@@ -13,6 +13,9 @@ from app.errors import NoModel
 
 APP_NAME = "forkpoint"
 CONFIG_FILE = "config.toml"
+MOST_THREADS = 256  # the engine's bounds, said here because importing it takes a second
+LONGEST_CONTEXT = 1 << 20
+_MOST = {"threads": MOST_THREADS, "context": LONGEST_CONTEXT}
 
 
 class ConfigError(Exception):
@@ -94,7 +97,9 @@ def load_config(root: Path | None = None) -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Config()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+    except OSError as e:
+        raise ConfigError(path, None, (e.strerror or str(e)).lower()) from e
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise ConfigError(path, None, str(e)) from e
     known = {f.name for f in fields(Config)}
     given: dict[str, Any] = {}
@@ -104,6 +109,14 @@ def load_config(root: Path | None = None) -> Config:
             raise ConfigError(path, key, f"is not a setting; settings are {', '.join(sorted(known))}")
         given[name] = _checked(path, name, value)
     return Config(**given)
+
+
+def configured_model() -> Path | None:
+    """Give the config file's model, or None where it names none. Raises ConfigError where that file is missing."""
+    found = load_config().model
+    if found is not None and not found.is_file():
+        raise ConfigError(directories().config / CONFIG_FILE, "model", f"names a file that is not there: {found}")
+    return found
 
 
 def _checked(path: Path, name: str, value: object) -> Any:
@@ -116,6 +129,8 @@ def _checked(path: Path, name: str, value: object) -> Any:
         raise ConfigError(path, name, f"must be one of {', '.join(get_args(KVType))}")
     if isinstance(value, int) and kind is int and value < 1:
         raise ConfigError(path, name, "must be at least 1")
+    if name in _MOST and isinstance(value, int) and value > _MOST[name]:
+        raise ConfigError(path, name, f"must be at most {_MOST[name]}")
     if name == "model" and isinstance(value, str):
         return (path.parent / Path(value).expanduser()).absolute()
     return value

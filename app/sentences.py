@@ -57,7 +57,10 @@ _BY_TYPE: dict[str, int] = {
     "StoreReadOnly": 10,
     "StoreBusy": 10,
     "LibraryDamaged": 10,
-    "DamagedNode": 10,
+    "StoreError": 10,
+    "BadNode": 1,
+    "JournalGone": 1,
+    "NothingToUndo": 1,
     "NonFiniteLogits": 12,
     "SamplerError": 2,
     "ConfigError": 2,
@@ -97,10 +100,12 @@ def sentence(error: BaseException) -> str:
     elif name == "NothingToUndo":
         text = "There is nothing to redo." if e.get("redo") else "There is nothing to undo."
     elif name == "OtherModel":
-        text = (
-            f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
-            f"{_listed(e['fields']) or 'the model'} differs; open that model with -m, or restore it in the chat."
-        )
+        if e["fields"] == ("kv_type",):
+            how = "leave out --cache-type to open it as it was saved"
+        else:
+            how = "open that model with -m, or restore it in the chat"
+        text = f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
+        text += f"{_listed(e['fields']) or 'the model'} differs; {how}."
     elif name == "TooLong":
         text = f"The context is full: {e['needed']} tokens are needed, the model holds {e['limit']}."
     elif name == "NoModel":
@@ -122,6 +127,12 @@ def sentence(error: BaseException) -> str:
         text = f"The library cannot be changed: {e.get('reason', 'it is read-only')}."
     elif name == "LibraryDamaged":
         text = f"The library cannot be read: {error}."
+    elif name == "DamagedNode":
+        short = str(e["node_id"])[:12]
+        text = f"The message {short} is damaged on disk and cannot be used; `forkpoint delete {short}` hides it."
+    elif name == "StoreError" and not str(error).endswith("."):
+        where = f"{e['path']}: " if e.get("path") else ""
+        text = f"The library cannot be used: {where}{_lowered(str(error))}."
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{(error.strerror or str(error)).lower()}."
@@ -131,7 +142,14 @@ def sentence(error: BaseException) -> str:
         text = str(error)
         if not text.endswith("."):  # not one of ours, which are sentences
             text = f"Something went wrong ({name}: {text or 'no more is known'})."
-    return one_line(text[:1].upper() + text[1:] if not isinstance(error, OSError) else text)
+    return one_line(text if isinstance(error, OSError) or name in _BEGIN_WITH_A_PATH else text[:1].upper() + text[1:])
+
+
+_BEGIN_WITH_A_PATH = {"FileNotReadable", "NotGGUF", "BadGGUF", "BadInput"}
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _nearest(names: object) -> str:
