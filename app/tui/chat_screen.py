@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import ClassVar, TypeVar
 
 from textual import getters, on
@@ -79,6 +80,7 @@ class ChatScreen(Screen[None]):
         self.last_stats: ReplyStats | None = None
         self.saved_bytes = 0
         self.focus_wanted: str | None = None  # a node whose message gets the focus once it is painted
+        self._alarm_until = 0.0
         self.escaped_at = 0.0  # when Esc was pressed last with nothing to stop or close
 
     def compose(self) -> ComposeResult:
@@ -165,8 +167,10 @@ class ChatScreen(Screen[None]):
         """Say one sentence in the corner."""
         level = severity if severity in {"warning", "error"} else "information"
         timeout = 4 if level == "information" else 9
-        if all(shown.severity == "information" for shown in self.app._notifications):
+        if monotonic() > self._alarm_until:
             self.app.clear_notifications()  # the newest sentence is the one that matters; errors stay their time
+        if level != "information":
+            self._alarm_until = monotonic() + timeout
         self.app.notify(plain(words), severity=level, timeout=timeout, markup=False)  # type: ignore[arg-type]
 
     # ---- what is where --------------------------------------------------------------------------------------------

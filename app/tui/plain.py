@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
 _BIDI = {chr(code) for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
@@ -41,6 +42,8 @@ def literal(text: str, style: str = "") -> Content:
 
 
 def one_line(text: str, width: int) -> str:
-    """The start of a text on one line of at most `width` characters, cut with "…"."""
+    """The start of a text on one line of at most `width` cells, cut with "…"."""
     line = " ".join(plain(text[: 8 * max(width, 1)]).split())
-    return line if len(line) <= width else line[: max(width - 1, 0)].rstrip() + "…"
+    if cell_len(line) <= width:
+        return line
+    return set_cell_size(line, max(width - 1, 0)).rstrip() + "…"

@@ -55,7 +55,7 @@ class StatusLine(Widget):
     def _progress_part(self, progress: Progress) -> Content:
         full, empty = gauge(progress.share, self._gauge_width)
         words = [Content.assemble((f"{progress.label} ", "$accent bold"), (full, "$accent"), (empty, "$accent 30%"))]
-        if progress.total > 0:
+        if progress.total > 1:
             words.append(Content(f"{progress.share:.0%}"))
         if progress.left:
             words.append(Content.styled(progress.left, "$foreground 55%"))

@@ -9,7 +9,7 @@ _LOGO = ("●━━┳━━● ", "   ┗━━○ ")
 _TRIES = (
     ("Enter", "send a message", "the model answers here, on this machine"),
     ("F5  F9", "quicksave, quickload", "also in the middle of a reply"),
-    ("Ctrl+S", "save under a name", "then /fork, and try another way from there"),
+    ("Ctrl+S", "save under a name", "then /fork and try another way"),
     ("Ctrl+T", "the tree of all branches", "Enter on one of them goes there"),
     ("F1", "all keys and commands", "type / to search them as you write"),
 )

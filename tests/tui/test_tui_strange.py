@@ -5,7 +5,7 @@ import asyncio
 from textual import events
 
 from app.events import Delta
-from app.tui.plain import plain
+from app.tui.plain import one_line, plain
 from tests.fake_engine import FakeEngine
 from tests.tui.stage import NARROW
 
@@ -61,6 +61,12 @@ def test_plain_leaves_text_alone_and_shows_what_would_act():
     assert plain("Grüße, 日本 👩‍👩‍👧 [b]") == "Grüße, 日本 👩‍👩‍👧 [b]"
     assert plain("a\r\nb\tc") == "a\nb\tc"
     assert plain("\x00\x1b\x7f\x9b\u202e\ud800") == "␀␛␡���"
+
+
+def test_one_line_counts_cells_not_letters():
+    assert one_line("日本語のとても長い文章", 9) == "日本語の…"
+    assert one_line("a\n\tb   c", 9) == "a b c"
+    assert one_line("abcdefghij", 5) == "abcd…"
 
 
 async def test_unknown_things_are_one_sentence_with_the_nearest(stages):
