@@ -79,5 +79,8 @@ def turn_back(tx: sqlite3.Connection, node_id: str, turns: int, ref: str = "") -
             row = tx.execute("SELECT parent_id, role FROM nodes WHERE id = ?", (here,)).fetchone()
             here, role = row if row else (None, "")
         if role not in ("user", "raw"):
-            raise UnknownRef(ref or f"{node_id[:12]}~{turns}", why=f"there are only {done} turns behind it")
+            raise UnknownRef(
+                ref or f"{node_id[:12]}~{turns}",
+                why=f"there {'is only 1 turn' if done == 1 else f'are only {done} turns'} behind it",
+            )
     return here

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snapshots import ids
-from snapshots.errors import StoreError
+from snapshots.errors import BadNode, StoreError
 from snapshots.records import Chunk, FileCheck, Node, NodeState, SaveReport, Stats
-from snapshots.tree import tokens_of
+from snapshots.tree import path, tokens_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +67,14 @@ def save_state(
 ) -> SaveReport:
     """Write the files, then the node's row. The row is written even where the files could not be.
 
-    The digest is what a later recompute is compared with: it is worth keeping without a bundle.
+    The digest is what a later recompute is compared with: it is worth keeping without a bundle. Raises BadNode for
+    tokens that are not those of the node's path: a wrong digest would make a liar of every later comparison.
     """
+    if node_id is not None:
+        with database.read() as tx:
+            expected = tokens_of(path(tx, node_id))
+        if list(tokens) != expected:
+            raise BadNode("tokens", f"{len(tokens)} that are not the {len(expected)} of the path to it")
     if logits is not None and not logits_digest:
         logits_digest = digest_of(logits)
     failure: StoreError | None = None
