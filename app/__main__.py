@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 
@@ -17,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     # A name in arguments or in a model file may hold anything: what a terminal cannot encode must not be an error.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace" if stream is sys.stderr else "surrogateescape")
+            raw = stream is sys.stdout and codecs.lookup(stream.encoding or "ascii").name == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if raw else "replace")
     try:
         instruction = os.environ.get("_FORKPOINT_COMPLETE")
         if instruction:

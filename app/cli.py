@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,8 @@ def cli(
     if ctx.invoked_subcommand is not None:
         _refuse_options_in_front(ctx)
         return 0
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("The screen needs a terminal; `forkpoint run PROMPT` works without one.")
     from app.config import TuiOptions, configured_model
     from app.tui.app import run_tui
 

@@ -279,7 +279,7 @@ def _result(chat: Chat, listener: _Listener, restored: bool) -> dict[str, Any]:
         "reused_tokens": prompt - prefilled,
         "prefilled_tokens": prefilled,
         "restored_from": listener.restored.rung if restored and listener.restored else None,
-        "logits_digest": chat.logits_digest(),
+        "logits_digest": chat.logits_digest() if reply else None,  # stopped in the prompt: of no place that is listed
         "rng": {"key": chat.dice_key.hex(), "position": position},
         "savepoint": None,
         "timings": {

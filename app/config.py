@@ -108,7 +108,20 @@ def load_config(root: Path | None = None) -> Config:
         if name not in known:
             raise ConfigError(path, key, f"is not a setting; settings are {', '.join(sorted(known))}")
         given[name] = _checked(path, name, value)
+    if given.get("sampler"):
+        _check_sampler(path, given["sampler"])
     return Config(**given)
+
+
+def _check_sampler(path: Path, values: dict[str, Any]) -> None:
+    """Refuse a [sampler] table now that would else break every reply later. Raises ConfigError."""
+    from engine.errors import SamplerError
+    from engine.sampler import SamplerSettings
+
+    try:
+        SamplerSettings.from_json(values)
+    except SamplerError as error:
+        raise ConfigError(path, f"sampler.{error.field}", error.why) from error
 
 
 def configured_model() -> Path | None:

@@ -89,8 +89,8 @@ def sentence(error: BaseException) -> str:
     elif name == "UnknownName":
         text = f"There is no savepoint named “{e['name']}”" + _nearest(e.get("nearest"))
     elif name in {"UnknownNode", "UnknownConversation"}:
-        what = "savepoint" if name == "UnknownNode" else "conversation"
-        text = f"There is no {what} {str(next(iter(e.values()), ''))[:12]}."
+        what, field = ("savepoint", "node_id") if name == "UnknownNode" else ("conversation", "conversation_id")
+        text = f"There is no {what} {str(e[field])[:12]}."
     elif name == "AmbiguousRef":
         text = f"“{e['ref']}” fits several savepoints: {_listed(e.get('candidates'))}."
     elif name == "BadName":
@@ -117,8 +117,8 @@ def sentence(error: BaseException) -> str:
     elif name == "BadInput":
         text = f"{e['what']}: {e['why']}."
     elif name == "ConfigError":
-        field = f"“{e['field']}” " if e.get("field") else ""
-        text = f"The config file {e['path']} cannot be used: {field}{e['why']}."
+        setting = f"“{e['field']}” " if e.get("field") else ""
+        text = f"The config file {e['path']} cannot be used: {setting}{e['why']}."
     elif name == "StoreFull" or exit_code(error) == 9:
         text = "The disk is full: the text is kept as far as it fits; free some space and save again."
     elif name == "StoreBusy":
