@@ -1,0 +1,206 @@
+"""A file that the engine would compute wrongly is refused, by a typed error that names what is in the way."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from engine.errors import (
+    BadGGUF,
+    BadTensor,
+    EngineError,
+    MissingTensor,
+    UnsupportedArchitecture,
+    UnsupportedFeature,
+    UnsupportedTensorType,
+    UnsupportedTokenizer,
+)
+from engine.gguf import GGUF
+from engine.hyperparameters import Hyperparameters
+from engine.weights import load_weights, repack
+from tests.conformance.make_models import vocabulary
+
+DIM, FFN, VOCABULARY = 64, 96, 400
+
+
+def tensors() -> dict[str, np.ndarray]:
+    """Every tensor of a one-layer model, by name."""
+    sizes = {
+        "token_embd.weight": (VOCABULARY, DIM),
+        "output_norm.weight": (DIM,),
+        "blk.0.attn_norm.weight": (DIM,),
+        "blk.0.ffn_norm.weight": (DIM,),
+        "blk.0.attn_q.weight": (DIM, DIM),
+        "blk.0.attn_k.weight": (DIM // 2, DIM),
+        "blk.0.attn_v.weight": (DIM // 2, DIM),
+        "blk.0.attn_output.weight": (DIM, DIM),
+        "blk.0.ffn_gate.weight": (FFN, DIM),
+        "blk.0.ffn_up.weight": (FFN, DIM),
+        "blk.0.ffn_down.weight": (DIM, FFN),
+    }
+    rng = np.random.default_rng(1)
+    return {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+
+
+def write(
+    path: Path,
+    *,
+    architecture: str = "llama",
+    numbers: dict[str, Any] | None = None,
+    change: dict[str, np.ndarray | None] | None = None,
+    raw: dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType]] | None = None,
+    tokenizer: str = "llama",
+) -> Path:
+    """The model, with metadata overridden, tensors replaced, added, dropped (None) or given as raw bytes of a type."""
+    writer = gguf.GGUFWriter(path, architecture)
+    values: dict[str, Any] = {
+        "context_length": 256,
+        "embedding_length": DIM,
+        "block_count": 1,
+        "feed_forward_length": FFN,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "rope.dimension_count": 16,
+    } | (numbers or {})
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    for name, value in values.items():
+        if isinstance(value, str):
+            writer.add_string(f"llama.{name}", value)
+        else:
+            writer.add_uint32(f"llama.{name}", value)
+    tokens, scores, types = vocabulary(VOCABULARY)
+    writer.add_tokenizer_model(tokenizer)
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    for name, array in (tensors() | (change or {})).items():
+        if array is not None and name not in (raw or {}):
+            writer.add_tensor(name, array)
+    for name, (data, kind) in (raw or {}).items():
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def load(path: Path) -> Any:
+    with GGUF.open(path) as opened:
+        return load_weights(opened, Hyperparameters.from_gguf(opened), 1)
+
+
+def test_the_plain_file_loads(tmp_path: Path) -> None:
+    assert load(write(tmp_path / "m.gguf")).kinds == {"F32"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ({"expert_count": 8}, "expert_count"),
+        ({"rope.scaling.type": "yarn"}, "rope.scaling.type yarn"),
+        ({"attention.value_length": 8}, "value_length"),
+    ],
+)
+def test_what_would_be_computed_wrongly_is_named(tmp_path: Path, numbers: dict[str, Any], named: str) -> None:
+    with pytest.raises(UnsupportedFeature, match=named):
+        load(write(tmp_path / "m.gguf", numbers=numbers))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "field"),
+    [
+        ({"attention.head_count": 0}, "head_count"),
+        ({"attention.head_count": 5}, "head_count"),
+        ({"attention.head_count_kv": 3}, "head_count_kv"),
+        ({"rope.dimension_count": 15}, "dimension_count"),
+        ({"rope.dimension_count": 32}, "dimension_count"),
+        ({"block_count": 0}, "block_count"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(tmp_path: Path, numbers: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadGGUF) as caught:
+        load(write(tmp_path / "m.gguf", numbers=numbers))
+    assert field in caught.value.field
+
+
+def test_another_architecture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedArchitecture) as caught:
+        load(write(tmp_path / "m.gguf", architecture="qwen2"))
+    assert caught.value.name == "qwen2"
+
+
+@pytest.mark.parametrize("name", sorted(tensors()))
+def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MissingTensor) as caught:
+        load(write(tmp_path / "m.gguf", change={name: None}))
+    assert caught.value.tensor == name
+
+
+@pytest.mark.parametrize("name", sorted(set(tensors()) - {"token_embd.weight"}))
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path, name: str) -> None:
+    shape = (*tensors()[name].shape[:-1], 32)
+    with pytest.raises(BadTensor) as caught:
+        load(write(tmp_path / "m.gguf", change={name: np.zeros(shape, np.float32)}))
+    assert caught.value.tensor == name
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.1.attn_q.weight", "rope_freqs.weight"])
+def test_a_tensor_that_would_be_ignored_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnsupportedFeature):
+        load(write(tmp_path / "m.gguf", change={name: np.zeros((DIM,), np.float32)}))
+
+
+def test_a_tensor_type_without_a_kernel_is_named(tmp_path: Path) -> None:
+    kind = gguf.GGMLQuantizationType.Q4_1
+    data = gguf.quants.quantize(tensors()["blk.0.ffn_up.weight"], kind)
+    with pytest.raises(UnsupportedTensorType) as caught:
+        load(write(tmp_path / "m.gguf", raw={"blk.0.ffn_up.weight": (data, kind)}))
+    assert (caught.value.tensor, caught.value.type) == ("blk.0.ffn_up.weight", "Q4_1")
+
+
+def test_a_tokenizer_of_another_kind_or_size_is_named(tmp_path: Path) -> None:
+    from engine.model import Model
+
+    with pytest.raises(UnsupportedTokenizer):
+        Model.open(write(tmp_path / "m.gguf", tokenizer="gpt2"))
+    fewer = np.zeros((VOCABULARY - 16, DIM), np.float32)
+    with pytest.raises(EngineError, match=str(VOCABULARY)):
+        Model.open(write(tmp_path / "n.gguf", change={"token_embd.weight": fewer}))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("rows", [16, 21])
+def test_repacking_moves_every_value_to_its_lane(kind: str, rows: int) -> None:
+    quantization = gguf.GGMLQuantizationType[kind]
+    values = np.random.default_rng(3).standard_normal((rows, 96)).astype(np.float32)
+    raw = np.ascontiguousarray(gguf.quants.quantize(values, quantization)).view(np.uint8).reshape(rows, -1)
+    wanted = gguf.quants.dequantize(raw, quantization).reshape(rows, 96)
+    packed = repack(kind, raw, rows, 96)
+    assert packed.groups == -(-rows // 16)
+    out = np.zeros((packed.groups * 16, 96), np.float32)
+    for g in range(packed.groups):
+        data = packed.data[g * packed.group_bytes : (g + 1) * packed.group_bytes]
+        lanes = slice(16 * g, 16 * g + 16)
+        if kind in ("F32", "F16", "BF16"):
+            plain = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[kind]
+            column = data.view(plain).reshape(96, 16)
+            if kind == "BF16":
+                column = (column.astype(np.uint32) << 16).view(np.float32)
+            out[lanes] = column.astype(np.float32).T
+            continue
+        units = 8 if kind == "Q8_0" else 4
+        for k, block in enumerate(data.reshape(3, 32 + 64 * units)):
+            scale = block[:32].view("<f2").astype(np.float32)[:, None]
+            codes = block[32:].reshape(units, 16, 4).transpose(1, 0, 2).reshape(16, -1)
+            if kind == "Q8_0":
+                numbers = codes.view(np.int8).astype(np.float32)
+            else:
+                numbers = np.concatenate([codes & 15, codes >> 4], 1).astype(np.float32) - 8
+            out[lanes, 32 * k : 32 * k + 32] = numbers * scale
+    assert np.array_equal(out[:rows], wanted)
+    assert not out[rows:].any()
