@@ -1,0 +1,148 @@
+"""What a savepoint knows of its model: `run --at` and `verify` open it as it was saved, and a proof proves something."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.__main__ import main
+from app.config import Config
+from app.libraries import own_library
+from app.saved_model import SavedModel, how_to_open
+from engine.fingerprint import key_of
+from snapshots import Message, ModelInfo
+
+START = "Once upon a time, there was a little girl named"
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs the command line; gives exit code, stdout, stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([*arguments, "-t", "1"])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def result(call):
+    def run(*arguments):
+        code, out, err = call("run", "--json", *arguments)
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def fresh(result, stories_path):
+    """A run from the start of a story."""
+    return lambda *arguments: result("-m", str(stories_path), "--raw", "-s", "4", *arguments, START)
+
+
+def configure(text):
+    folder = Path(os.environ["FORKPOINT_CONFIG_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(text)
+
+
+def test_a_savepoints_cache_type_is_kept(call, fresh, result):
+    whole = fresh("--cache-type", "q8_0", "-n", "24")
+    part = fresh("--cache-type", "q8_0", "-n", "12", "--save", "small")
+    rest = result("--at", "small", "-n", "12")
+    assert part["tokens"] + rest["tokens"] == whole["tokens"]
+    assert rest["logits_digest"] == whole["logits_digest"]
+    assert rest["restored_from"] == "bundle"
+    configure('cache-type = "f16"')
+    assert result("--at", "small", "-n", "12")["logits_digest"] == whole["logits_digest"]
+    assert call("run", "--at", "small", "-n", "12")[2] == "", "nothing to warn of"
+
+
+def test_another_cache_type_by_wish_is_said(call, fresh):
+    fresh("--cache-type", "q8_0", "-n", "12", "--save", "small")
+    code, _, err = call("run", "--at", "small", "--cache-type", "f16", "-n", "2")
+    assert code == 0
+    assert "kv_type" in err
+    assert err.count("\n") == 1
+
+
+def test_verify_opens_the_cache_type_that_was_saved(call, fresh):
+    fresh("--cache-type", "q8_0", "-n", "12", "--save", "small")
+    code, out, err = call("verify", "small", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pass"] is True
+    code, _, err = call("verify", "small", "--cache-type", "f16")
+    assert code == 7
+    assert "--cache-type" in err
+
+
+def test_a_savepoint_longer_than_the_usual_context_opens(call, fresh, result):
+    long = fresh("-c", "1024", "-n", "540", "--save", "long")
+    assert long["rng"]["position"] > 512, "the file's own context"
+    assert len(result("--at", "long", "-n", "3")["tokens"]) == 3
+    assert call("verify", "long")[0] == 0
+    configure("context = 256")
+    assert len(result("--at", "long", "-n", "3")["tokens"]) == 3
+
+
+def test_a_savepoint_within_the_usual_context_keeps_it(fresh, result):
+    fresh("-n", "12", "--save", "short")
+    found = result("--at", "short", "-n", "-1", "--temp", "0.01")
+    assert found["rng"]["position"] <= 512
+
+
+def test_what_is_asked_for_wins_then_the_savepoint_then_the_config_file():
+    saved = SavedModel(ModelInfo("s", "p", "m", "nowhere", {}, {}), "q8_0", 100)
+    assert how_to_open(saved, None, Config(cache_type="f16")) == ("q8_0", None)
+    assert how_to_open(saved, None, Config(context=300), cache_type="f16") == ("f16", 300)
+    assert how_to_open(saved, None, Config(context=99), context=50) == ("q8_0", 50)
+    assert how_to_open(saved, None, Config(context=99)) == ("q8_0", None)
+    assert how_to_open(SavedModel(), None, Config(cache_type="q8_0")) == ("q8_0", None)
+
+
+def test_verify_hashes_the_weights_again(call, result, stories_path, tmp_path):
+    model = tmp_path / "model.gguf"
+    shutil.copy(stories_path, model)
+    result("-m", str(model), "--raw", "-n", "4", "--save", "here", START)
+    memories = Path(os.environ["FORKPOINT_CACHE_DIR"]) / "fingerprints"
+    (memory,) = memories.glob("*.json")
+    tensors = json.loads(memory.read_text())["tensors"]
+    raw = bytearray(model.read_bytes())
+    raw[-5] ^= 1
+    model.write_bytes(raw)
+    stat = model.stat()  # what a file system with coarse times, or a bad disk, does: other bytes, remembered as before
+    identity = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    lie = memories / (key_of({"file": identity})[:32] + ".json")
+    lie.write_text(json.dumps({"file": identity, "tensors": tensors}))
+    code, out, _ = call("verify", "here", "--json")
+    found = json.loads(out)
+    assert (code, found["pass"], found["difference"]["what"]) == (11, False, "weights")
+    assert found["difference"]["expected"] == tensors
+
+
+def test_where_nothing_is_stored_verify_does_not_say_pass(call, fresh, monkeypatch):
+    fresh("-n", "4", "--save", "here")
+    with own_library() as library:
+        node = library.resolve("here").node
+        chat = library.new_conversation("bare")
+        system = library.add_node(chat.id, None, Message("system", "Be kind.", (1, 2)))
+        library.set_name("system", system.id)
+        chat = library.new_conversation("never saved")
+        message = Message("raw", "x", tuple(range(3, 9)), prompt_key=node.prompt_key)
+        library.set_name("never", library.add_node(chat.id, None, message, state_key=node.state_key).id)
+    code, out, _ = call("verify", "never")
+    assert code == 11
+    assert out.startswith("NOTHING PROVEN: 6 tokens")
+
+    def opened(*_, **__):
+        raise AssertionError("no model made it: there is none to open")
+
+    monkeypatch.setattr("app.local_engine.LocalEngine.open_model", opened)
+    code, out, _ = call("verify", "system", "--json")
+    assert (code, json.loads(out)["pass"]) == (11, None)
