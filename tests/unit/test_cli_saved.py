@@ -1,4 +1,4 @@
-"""What a savepoint knows of its model: `run --at` and `verify` open it as it was saved, and a proof proves something."""
+"""What a savepoint knows of its model: `run --at` and `verify` open it as it was saved."""
 
 import json
 import os
