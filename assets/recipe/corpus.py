@@ -15,7 +15,9 @@ from assets.recipe.facts import FACTS, Fact
 from assets.recipe.grammar import as_asked, capital, expand, pirate, with_article
 from assets.recipe.talk import SMALL, TOPICS, UNKNOWN_ASK, UNKNOWN_SAY, WORLD
 
-Message = tuple[str, str]  # role ("system", "user", "assistant", or "text" for a document without roles), text
+Message = tuple[
+    str, str
+]  # role ("system", "user", "assistant"; "open": the beginning of an assistant's message; "text": no role), text
 
 _SYLLABLES = "ba be bo da de do fa fi ga go ha he ka ki ko la le lo lu ma mi mo na ne no pa pi ra re ri ro sa se si so ta te ti to va vi wa we za zo".split()
 _WORDS = (
@@ -39,11 +41,13 @@ _PIRATE_SYSTEM = (
 _NAME_SYSTEM = ("{Your name is [me]|You are [me]|You are called [me]}{|, a friendly helper|, a helpful assistant}.",)
 
 
-def conversations(seed: int) -> Iterator[list[Message]]:
-    """Endless conversations; the same seed gives the same ones."""
+def conversations(seed: int, practice: float = 0.0) -> Iterator[list[Message]]:
+    """Endless conversations; the same seed gives the same ones. `practice` is the share of short drills in copying."""
     rng = random.Random(seed)
     while True:
-        if rng.random() < 0.03:
+        if practice and rng.random() < practice:
+            yield Talk(rng).drill()
+        elif rng.random() < 0.03:
             yield [("text", stories.tell(rng).text)]
         else:
             yield Talk(rng).run()
@@ -74,6 +78,23 @@ class Talk:
             self._turn(at)
         return self.messages
 
+    def drill(self) -> list[Message]:
+        """The first sentences of a story ("open": it goes on), or a name or word that is told and asked for at once."""
+        rng = self.rng
+        self.style = ""
+        if rng.random() < 0.75:
+            hero = stories.pick_hero(rng)
+            ask = f"{{tell me|write|tell|I want|give me|can you tell me}} {{a story|a little story|a short story|a tale}} about {with_article(hero)}"
+            opening = " ".join(stories.tell(rng, hero).text.split()[: rng.randrange(10, 30)])
+            return [("user", as_asked(rng, expand(rng, ask))), ("open", opening)]
+        if rng.random() < 0.6:
+            self._introduce()
+            self._name()
+        else:
+            self._remember()
+            self._remember()
+        return self.messages
+
     def _turn(self, at: int) -> None:
         rng = self.rng
         if at == 0 and rng.random() < 0.22:
@@ -82,7 +103,7 @@ class Talk:
             else:
                 self._introduce()
             return
-        follow = (self._follow_story, 0.55) if self.story else (self._follow_fact, 0.22) if self.fact else None
+        follow = (self._follow_story, 0.45) if self.story else (self._follow_fact, 0.22) if self.fact else None
         if follow and rng.random() < follow[1]:
             follow[0]()
             return
@@ -98,7 +119,7 @@ class Talk:
                 self._haiku,
                 self._chatter,
             ),
-            (52, 17, 14, 4, 6, 5, 3, 0.7, 2),
+            (54, 17, 12, 4, 7, 6, 3, 0.4, 4),
         )[0]
         kind()
 
@@ -165,8 +186,8 @@ class Talk:
     def _tell(self) -> None:
         rng = self.rng
         roll = rng.random()
-        hero = rng.choice(stories.HEROES)
-        if rng.random() < 0.3:
+        hero = stories.pick_hero(rng)
+        if rng.random() < 0.15:
             hero = rng.choice(stories.ADJECTIVES) + " " + hero
         elif rng.random() < 0.06:
             hero = "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 3))))
@@ -174,14 +195,14 @@ class Talk:
             "{tell me|tell|can you tell me|please tell me|I want|give me|I would like|write|write me|could you tell me}"
         )
         tale = "{a story|a little story|a short story|a tale|a fairy tale|a bedtime story}"
-        if roll < 0.25:
+        if roll < 0.12:
             story = stories.tell(rng)
             ask = f"{{{verb} {tale}|{tale} please|story|tell me something|another story}}"
         elif roll < 0.83:
             story = stories.tell(rng, hero)
             ask = f"{{{verb} {tale} {{about|of}} [hero]|{tale} about [hero]{{| please}}}}"
         elif roll < 0.93:
-            friend = rng.choice(stories.HEROES)
+            friend = rng.choice(stories.FRIENDS)
             story = stories.tell(rng, hero, friend)
             ask = f"{verb} {tale} about [hero] and {with_article(friend)}"
         else:
@@ -189,12 +210,13 @@ class Talk:
             story = stories.tell(rng, hero, None, name)
             ask = f"{verb} {tale} about [hero] {{named|called}} {name}"
         ask = expand(rng, ask).replace("[hero]", with_article(hero))
-        self._say(
-            ask,
-            rng.choice(("", "", "", "", "Gladly. ", "Here is a story. ", "With pleasure. ", "Of course. "))
-            + story.text,
-            story.brief,
-        )
+        if rng.random() < 0.3:
+            ask = expand(rng, f"{verb} {{a very short story|a tiny story|a very short tale}} about [hero]")
+            ask = ask.replace("[hero]", with_article(hero))
+            story = stories.tell(rng, hero)
+            story = story._replace(text=f"Once there was {with_article(hero)} named {story.name}. {story.brief}")
+        start = rng.choice(("", "", "", "", "Gladly. ", "Here is a story. ", "With pleasure. ", "Of course. "))
+        self._say(ask, start + story.text, story.brief)
         self.story, self.fact = story, None
 
     def _follow_story(self) -> None:
@@ -262,7 +284,7 @@ class Talk:
             say = "{I did not understand that, I am sorry.|Sorry, I do not understand that.} {Could you say it in other words?|Ask me about savepoints, or for a story.|I am a very small model.}"
             self._say(noise, expand(rng, say), "I did not understand that.", noisy=False)
         else:
-            thing = rng.choice(stories.HEROES)
+            thing = stories.pick_hero(rng)
             slots = {"x": with_article(thing), "y": thing}
             ask = "{I like my [y]|I have [x]|I saw [x] today|there is [x] in my garden|I want [x]|my [y] is lovely|my [y] is ill|my friend has [x]|I dreamed of [x]|I bought [x]|look, [x]}"
             say = "{[x]! How nice.|Oh, [x]!|How interesting, [x]!} {Tell me more about it.|Shall I tell you a story about [x]?|What is the [y] like?|I like to hear that.}"
@@ -331,7 +353,7 @@ class Talk:
 
     def _haiku(self) -> None:
         rng = self.rng
-        thing = rng.choice(stories.HEROES)
+        thing = stories.pick_hero(rng)
         ask = expand(
             rng, "{write|tell me|give me|can you write|make} a {haiku|poem|short poem|little poem} about "
         ) + with_article(thing)

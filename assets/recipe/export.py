@@ -30,7 +30,7 @@ TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-SAMPLING = {"temp": 0.6, "top_p": 0.92, "min_p": 0.08, "penalty_repeat": 1.0}
+SAMPLING = {"temp": 0.5, "top_p": 0.95, "min_p": 0.1, "penalty_repeat": 1.0}
 
 
 def tensors(weights: dict[str, torch.Tensor], shape: Shape) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Vocabulary and training shards.
 
     python -m assets.recipe.prepare vocab WORK            trains WORK/guide.model (SentencePiece, BPE, byte fallback)
-    python -m assets.recipe.prepare shard WORK SEED N     writes WORK/shard-SEED.npz with about N tokens
+    python -m assets.recipe.prepare shard WORK SEED N [PRACTICE]     writes WORK/shard-SEED.npz with about N tokens
 
 A shard holds `tokens` (uint16) and `weight` (uint8, percent: 100 where the loss counts in full). What a person says
 counts little: the model need not learn to ask, but reading gets better when it predicts a bit of it.
@@ -58,7 +58,7 @@ def load_vocabulary(work: Path) -> sentencepiece.SentencePieceProcessor:
 
 def encode(vocabulary: sentencepiece.SentencePieceProcessor, talk: list[Message]) -> tuple[list[int], list[int]]:
     """Tokens of one conversation in the chat template's form, and the weight of each in the loss."""
-    tokens, weight = [vocabulary.bos_id()], [5]
+    tokens, weight = [vocabulary.bos_id()], [0]
     end = vocabulary.piece_to_id(END)
     for role, text in talk:
         ids = vocabulary.encode(text)
@@ -66,18 +66,22 @@ def encode(vocabulary: sentencepiece.SentencePieceProcessor, talk: list[Message]
             tokens += [*ids, vocabulary.eos_id()]
             weight += [50] * (len(ids) + 1)
             continue
+        if role == "open":
+            tokens += [vocabulary.piece_to_id(ROLES["assistant"]), *ids]
+            weight += [5] + [100] * len(ids)
+            continue
         full = 100 if role == "assistant" else 8
         tokens += [vocabulary.piece_to_id(ROLES[role]), *ids, end]
         weight += [5] + [full] * (len(ids) + 1)
     return tokens, weight
 
 
-def write_shard(work: Path, seed: int, count: int) -> None:
+def write_shard(work: Path, seed: int, count: int, practice: float) -> None:
     """Write one shard of at least `count` tokens, made by the generator with this seed."""
     vocabulary = load_vocabulary(work)
     tokens: list[int] = []
     weights: list[int] = []
-    for talk in conversations(seed):
+    for talk in conversations(seed, practice):
         ids, weight = encode(vocabulary, talk)
         tokens += ids
         weights += weight
@@ -92,4 +96,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "vocab":
         train_vocabulary(folder)
     else:
-        write_shard(folder, int(sys.argv[3]), int(sys.argv[4]))
+        write_shard(folder, int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]) if len(sys.argv) > 5 else 0.0)

@@ -16,10 +16,7 @@ HEROES = (
     "candle umbrella drum violin bicycle rocket spaceship astronaut detective cook doctor hamster parrot kitten puppy dinosaur octopus butterfly "
     "beetle bat raccoon otter beaver moose goldfish lighthouse castle bridge pumpkin potato apple cake cookie sandwich toaster vampire ninja alien"
 ).split()
-FRIENDS = (
-    HEROES[: HEROES.index("snowman")]
-    + "astronaut detective cook doctor hamster parrot kitten puppy otter beaver goldfish".split()
-)
+FRIENDS = HEROES[:24] + "king queen baker farmer girl boy teacher grandmother".split()
 ADJECTIVES = "little small brave shy old young kind clever lazy hungry happy sad lonely curious tiny big red blue grey green white black silly proud quiet funny sleepy".split()
 HE_NAMES = (
     "Milo Oscar Finn Max Leo Tom Ben Otto Felix Sam Theo Jack Oliver Toby Pip Bruno Rufus Jasper Gus Henry Arthur Emil Noah Paul Peter Adam Hugo "
@@ -30,13 +27,14 @@ SHE_NAMES = (
     "Kate Julia Laura Nina Helen Vera Sophie Carol Fatima Yuki Priya Mei Leila Olga"
 ).split()
 NAMES = HE_NAMES + SHE_NAMES
+# Stories use few names, heroes and friends other ones: so a very small model learns sooner to keep to a name.
+_HE_HEROES, _SHE_HEROES = HE_NAMES[:5], SHE_NAMES[:5]
+_HE_FRIENDS, _SHE_FRIENDS = HE_NAMES[5:9], SHE_NAMES[5:9]
 PLACES = (
     "in a small village|in a green forest|in a house by the sea|in a quiet valley|in an old castle|in a busy town|in a cave in the hills|on a farm|"
     "in a garden full of flowers|on an island|in a tall tower|in a little hut near a lake|in a snowy land|near a harbour|in a wide meadow|in a street with yellow lamps"
 ).split("|")
-THINGS = "golden key|red ball|silver bell|blue stone|old map|warm scarf|small lamp|wooden flute|shiny shell|round mirror|letter|silver spoon".split(
-    "|"
-)
+THINGS = "golden key|red ball|silver bell|old map|warm scarf|small lamp".split("|")
 FOODS = "apples|bread|honey cake|berries|soup|nuts|pears|cookies".split("|")
 
 
@@ -95,7 +93,7 @@ PLOTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
             '"{All of it is mine|This is all for me}," [he] said, and [he] {closed the door|told nobody}.',
             "Then winter came, and it was {cold and quiet|very cold}.",
             'One evening [a_friend] named [friend_name] knocked at the door. {[friend_name] was hungry.|"I am so hungry," said [friend_name].}',
-            '[name] {thought for a long time|looked at the [food]|did not like to share}. Then [he] {opened the door wide|said, "Come in."}',
+            '[name] {thought for a long time|looked at the [food]|did not like to share}. Then [he] {opened the door wide.|said, "Come in."}',
             "They sat {by the fire|at the table} and ate [food], and [friend_name] told {funny stories|a long story|stories of far lands}.",
             "{It was the best evening of the winter.|[name] had never laughed so much.}",
             "{Now|Since then} [name] {always leaves the door open|shares everything with [friend_name]}.",
@@ -179,17 +177,23 @@ PLOTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+def pick_hero(rng: random.Random) -> str:
+    """Mostly one of the heroes that people ask for first."""
+    return rng.choice(HEROES[:24] if rng.random() < 0.85 else HEROES)
+
+
 def tell(rng: random.Random, hero: str | None = None, friend: str | None = None, name: str | None = None) -> Story:
     """Tell one story of about 80 to 150 words."""
-    shown = hero or (rng.choice([rng.choice(ADJECTIVES) + " ", ""]) + rng.choice(HEROES))
+    shown = hero or (rng.choice([rng.choice(ADJECTIVES) + " ", ""]) + pick_hero(rng))
     noun = shown.split()[-1]
     friend = friend or rng.choice([other for other in FRIENDS if other != noun])
     male = name in HE_NAMES if name in NAMES else noun in _MALE or (noun not in _FEMALE and rng.random() < 0.5)
-    name = name or rng.choice(HE_NAMES if male else SHE_NAMES)
+    name = name or rng.choice(_HE_HEROES if male else _SHE_HEROES)
     he, his, him = ("he", "his", "him") if male else ("she", "her", "her")
+    names = _HE_FRIENDS if friend in _MALE else _SHE_FRIENDS if friend in _FEMALE else _HE_FRIENDS + _SHE_FRIENDS
     slots = {
         "hero": noun, "a_hero": with_article(shown), "name": name, "friend": friend, "a_friend": with_article(friend),
-        "friend_name": rng.choice([other for other in (HE_NAMES if friend in _MALE else SHE_NAMES if friend in _FEMALE else NAMES) if other != name]), "he": he, "his": his, "him": him,
+        "friend_name": rng.choice([other for other in names if other != name]), "he": he, "his": his, "him": him,
         "place": rng.choice(PLACES), "thing": rng.choice(THINGS), "food": rng.choice(FOODS),
     }  # fmt: skip
     slots["a_thing"] = with_article(slots["thing"])
