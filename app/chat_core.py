@@ -174,8 +174,10 @@ class Core:
         """Stand at a node. Builds the session first: on any error the live chat stays as it was.
 
         `action` is what the log says (None: it was logged already); `what` names the place in the sentence. Gives and
-        emits Restored, or gives None where no model is open yet. Raises UnknownNode, DamagedNode, Cancelled.
+        emits Restored, or gives None where no model is open yet. Raises UnknownNode, DamagedNode, Cancelled, and
+        StoreError where what is kept in memory here still cannot be written.
         """
+        self.place.leave()
         conversation = self.library.conversation(conversation_id)
         there = Place(self.library)
         there.conversation, there.path = conversation, tuple(self.library.path(node_id))

@@ -88,7 +88,7 @@ class Moving:
             saves = core.library.quicksaves(conversation.id) if conversation else []
             if conversation is None or not saves:
                 raise NothingToDo("There is no quicksave in this conversation yet; F5 makes one.")
-            self._settle_pending()
+            self._leave()
             number = self._quick[1] + 1 if self._quick[0] == core.moves else 0
             number %= len(saves)
             core.go(conversation.id, saves[number], what=f"quicksave {number + 1} of {len(saves)}, /undo returns")
@@ -99,14 +99,14 @@ class Moving:
         core = self._core
         with core.interrupting():
             found = self._resolve(ref)
-            self._settle_pending()
+            self._leave()
             return core.go(found.node.conversation_id, found.node.id, token=found.token, what=f"“{ref}”")
 
     def fork(self, name: str, ref: str | None) -> None:
         """Name a branch here or at `ref`, and go there."""
         core = self._core
         with core.interrupting():
-            self._settle_pending()
+            self._leave()
             if ref is not None:
                 found = self._resolve(ref)
                 core.go(found.node.conversation_id, found.node.id, token=found.token, action="fork", what=f"“{ref}”")
@@ -130,7 +130,7 @@ class Moving:
         """Hide a node and what is behind it."""
         core = self._core
         with core.interrupting():
-            self._settle_pending()
+            self._leave()
             node = self._resolve(ref).node
             action = core.library.delete(node.id)
             if any(n.id == node.id for n in core.place.path):
@@ -142,7 +142,7 @@ class Moving:
         """Reverse the last action, or do it again."""
         core = self._core
         with core.interrupting():
-            self._settle_pending()
+            self._leave()
             conversation_id = core.place.conversation.id if core.place.conversation else None
             action = core.library.redo(conversation_id) if redo else core.library.undo(conversation_id)
             self._follow(action)
@@ -153,7 +153,7 @@ class Moving:
         """Step back in front of the last questions."""
         core = self._core
         with core.interrupting():
-            self._settle_pending()
+            self._leave()
             node, conversation = core.place.node, core.place.conversation
             if node is None or conversation is None:
                 raise NothingToDo("This is the beginning.")
@@ -163,7 +163,7 @@ class Moving:
         """Be in an empty conversation, which is written with its first message."""
         core = self._core
         with core.interrupting():
-            self._settle_pending()
+            self._leave()
             core.place.stand(None, ())
             core.moves += 1
             core.take_over()
@@ -175,9 +175,14 @@ class Moving:
         """Go where another conversation was left."""
         core = self._core
         with core.interrupting():
-            self._settle_pending()
+            self._leave()
             conversation = core.library.conversation(conversation_id)
             core.go(conversation_id, conversation.head_id, action=None, what=f"“{conversation.title or 'empty'}”")
+
+    def _leave(self) -> None:
+        """Write what hangs on the live position before anything else becomes it. Raises StoreError, unmoved."""
+        self._settle_pending()
+        self._core.place.leave()
 
     def _follow(self, action: Action) -> None:
         """Stand where an undone or redone action left the conversation's head."""

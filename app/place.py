@@ -1,7 +1,7 @@
 """Where a chat stands: the path of nodes from the root to the live position, and how messages are added behind it.
 
 A message that the library cannot take (full disk, read-only, busy) is kept in memory and tried again before the next
-one, so that nothing that was said is lost while the program runs.
+one, so that nothing that was said is lost while the program runs. Nobody stands elsewhere before it is written.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import Any
 from snapshots import (
     Action,
     ActionKind,
+    BadNode,
     Conversation,
+    DamagedNode,
     Journal,
     Library,
     Message,
     Node,
     Position,
-    StoreBusy,
     StoreError,
-    StoreFull,
-    StoreReadOnly,
+    UnknownConversation,
+    UnknownNode,
 )
 
 UNSAVED = "unsaved-"
+_LASTING = (BadNode, DamagedNode, UnknownConversation, UnknownNode)  # trying again would not help
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Place:
         self.path: tuple[Node, ...] = ()
         self.cut: Cut | None = None
         self.on_trouble: Callable[[StoreError], None] = lambda error: None
-        self._unsaved: list[tuple[Node, Journal | None]] = []
+        self._unsaved: list[tuple[Node, Journal | None]] = []  # always the end of the path
+        self._written: dict[str, str] = {}  # id in memory -> id in the library
         self._count = itertools.count(1)
 
     # ---- what is here -------------------------------------------------------------------------------------------
@@ -145,12 +148,23 @@ class Place:
         """Read a path without going there. Raises UnknownNode, DamagedNode."""
         return tuple(self.library.path(node_id)) if conversation_id is not None else ()
 
+    def leave(self) -> None:
+        """Write what is kept in memory, so that the path may be left. Raises StoreError; then nothing is lost."""
+        if self._unsaved:
+            self._begin_conversation()
+            self._settle()
+
+    def written(self, node_id: str) -> str:
+        """Give the id that a message has in the library, for the one it had in memory."""
+        return self._written.get(node_id, node_id)
+
     def stand(self, conversation: Conversation | None, path: tuple[Node, ...], cut: Cut | None = None) -> None:
-        """Be somewhere else; nothing is written but where this window stands."""
+        """Be somewhere else; nothing is written but where this window stands. Raises as `leave`, unmoved."""
+        if not all(node in path for node, _ in self._unsaved):
+            self.leave()
         if cut is not None and path and cut.count >= len(path[-1].tokens):
             cut = None
         self.conversation, self.path, self.cut = conversation, path, cut
-        self._unsaved.clear()
         if conversation is None:
             return
         token = cut.count if cut is not None else None
@@ -182,7 +196,11 @@ class Place:
             self._settle()
             node = self._add(self.node.id if self.node else None, message, state_key, journal)
             self.path = (*self.path, node)
-        except (StoreFull, StoreReadOnly, StoreBusy) as error:
+        except _LASTING:
+            raise
+        except StoreError as error:
+            if self.cut is not None and self.node is not None:
+                self._cut_in_memory(self.node, self.cut)
             node = self._in_memory(message, state_key)
             self.path = (*self.path, node)
             self._unsaved.append((node, journal))
@@ -195,7 +213,9 @@ class Place:
         try:
             self._begin_conversation()
             self._settle()
-        except (StoreFull, StoreReadOnly, StoreBusy) as error:
+        except _LASTING:
+            raise
+        except StoreError as error:
             self.on_trouble(error)
             return False
         return True
@@ -208,17 +228,7 @@ class Place:
         """Put the cut's sibling and the unsaved nodes into the tree, in order."""
         if self.cut is not None and self.node is not None:
             last = self.node
-            message = Message(
-                role=last.role,
-                text=self.cut.text,
-                tokens=last.tokens[: self.cut.count],
-                keep=last.keep,
-                stop="cut" if last.role == "assistant" else "",
-                sampler=last.sampler,
-                dice_key=last.dice_key,
-                prompt_key=last.prompt_key,
-            )
-            node = self._add(last.parent_id, message, last.state_key, None)
+            node = self._add(last.parent_id, _shortened(last, self.cut), last.state_key, None)
             self.path, self.cut = (*self.path[:-1], node), None
         while self._unsaved:
             old, journal = self._unsaved[0]
@@ -228,6 +238,7 @@ class Place:
             )
             node = self._add(self.path[at - 1].id if at else None, message, old.state_key, journal)
             self.path = (*self.path[:at], node, *self.path[at + 1 :])
+            self._written[old.id] = node.id
             del self._unsaved[0]
 
     def _add(self, parent_id: str | None, message: Message, state_key: str, journal: Journal | None) -> Node:
@@ -241,6 +252,13 @@ class Place:
             move_head=self.moves_head or parent_id is None,
             journal=journal,
         )
+
+    def _cut_in_memory(self, last: Node, cut: Cut) -> None:
+        """Make the cut's sibling a node in memory."""
+        self.path, self.cut = self.path[:-1], None
+        node = self._in_memory(_shortened(last, cut), last.state_key)
+        self.path = (*self.path, node)
+        self._unsaved.append((node, None))
 
     def _in_memory(self, message: Message, state_key: str) -> Node:
         parent = self.node
@@ -268,10 +286,26 @@ class Place:
     def _tolerate(self, change: Callable[[], None]) -> None:
         try:
             change()
-        except (StoreFull, StoreReadOnly, StoreBusy) as error:
+        except _LASTING:
+            raise
+        except StoreError as error:
             self.on_trouble(error)
 
     def refresh_conversation(self) -> None:
         """Read the conversation's title and head again."""
         if self.conversation is not None:
             self.conversation = self.library.conversation(self.conversation.id)
+
+
+def _shortened(node: Node, cut: Cut) -> Message:
+    """Give the message that a node is up to a cut."""
+    return Message(
+        role=node.role,
+        text=cut.text,
+        tokens=node.tokens[: cut.count],
+        keep=node.keep,
+        stop="cut" if node.role == "assistant" else "",
+        sampler=node.sampler,
+        dice_key=node.dice_key,
+        prompt_key=node.prompt_key,
+    )

@@ -82,7 +82,8 @@ class Talking:
         with core.working():
             model = core.bench.need_model()
             self.settle_pending()
-            path = core.place.path if node_id is None else tuple(core.library.path(node_id))
+            core.place.leave()
+            path = core.place.path if node_id is None else tuple(core.library.path(core.place.written(node_id)))
             if not path:
                 raise NothingToDo("There is no reply to write again yet.")
             begin = len(path)
@@ -111,7 +112,9 @@ class Talking:
         """Commit another version of a message beside the old one; see Chat.edit."""
         core = self._core
         with core.working():
-            path = tuple(core.library.path(node_id))
+            self.settle_pending()
+            core.place.leave()
+            path = tuple(core.library.path(core.place.written(node_id)))
             old = path[-1]
             if old.role in {"user", "raw"}:
                 with self._from_past(path[:-1]):
@@ -347,9 +350,10 @@ class Talking:
 
     @contextmanager
     def _from_past(self, path: tuple[Node, ...]) -> Iterator[None]:
-        """Stand at an earlier place; go back where nothing was added there."""
-        place = self._core.place
-        old = (place.conversation, place.path, place.cut)
+        """Stand at an earlier place; go back, dice and settings too, where nothing was added there."""
+        core, place = self._core, self._core.place
+        place.leave()
+        old, dice, settings = (place.conversation, place.path, place.cut), core.dice, core.settings
         if path and (place.conversation is None or path[0].conversation_id != place.conversation.id):
             place.stand(self._core.library.conversation(path[0].conversation_id), path)
         else:
@@ -359,7 +363,8 @@ class Talking:
         finally:
             if place.path == path:
                 place.stand(*old)
-                self._core.emit(PositionChanged())
+                core.dice, core.settings = dice, settings
+                core.emit(PositionChanged())
 
 
 def _said_before(path: Sequence[Node], cut: Cut | None) -> list[int]:

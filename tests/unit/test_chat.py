@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.chat import Chat, ChatOptions
+from app.chat import ChatOptions
 from app.errors import NothingToDo
 from app.events import (
     ContextFullOffer,
@@ -23,54 +23,9 @@ from app.events import (
 from app.libraries import own_library
 from app.workbench import ModelOptions
 from snapshots import NameTaken, NothingToUndo, StoreFull, UnknownRef
-from tests.fake_engine import END, FakeEngine
+from tests.fake_engine import END
 
 MODEL = Path("fake.gguf")
-
-
-class Heard:
-    """What a chat emitted; `on` runs a function when an event of a type comes by for the n-th time."""
-
-    def __init__(self):
-        self.events, self._actions = [], []
-
-    def __call__(self, event):
-        self.events.append(event)
-        for kind, left, act in list(self._actions):
-            if isinstance(event, kind):
-                left[0] -= 1
-                if left[0] == 0:
-                    act()
-
-    def on(self, kind, nth, act):
-        self._actions.append((kind, [nth], act))
-
-    def of(self, kind):
-        return [e for e in self.events if isinstance(e, kind)]
-
-    def text(self):
-        return "".join(e.text for e in self.of(Delta))
-
-
-@pytest.fixture
-def chats():
-    """Makes chats on the test's own library and closes them."""
-    made = []
-
-    def make(options=None, engine=None, *, load=True, at=None, **fake):
-        heard = Heard()
-        options = options or ChatOptions(limit=12, seed=7)
-        chat = Chat(heard, options, engine=engine or FakeEngine(**fake), model=MODEL)
-        chat.start(at)
-        if load:
-            chat.load_model()
-        chat.heard = heard
-        made.append(chat)
-        return chat
-
-    yield make
-    for chat in made:
-        chat.close()
 
 
 def tokens_here(chat):
@@ -228,6 +183,7 @@ def test_names_restore_and_undo(chats):
     chat.send("one")
     chat.save("intro")
     chat.send("two")
+    chat.flush()
     assert len(chat.transcript()) == 4
     chat.restore("intro")
     assert len(chat.transcript()) == 2
