@@ -501,8 +501,8 @@ FACTS: dict[str, Fact] = {
             "what does {/set|--temp} do",
         ),
         (
-            "The temperature says how bold the dice may be. {Low values are calm and high values are wild.|At 0 I always take the likeliest word.} {Change it with /set temp 0.5, say.|You change it with /set, like /set temp 0.5.}",
-            "The sampler chooses my next word. Its temperature makes me calm or wild: {with /set temp 0 I always take the likeliest word|at 0 there is no chance at all}. {On the command line it is --temp.|Use /set to change it.}",
+            "The temperature says how bold the dice may be. {Low values are calm and high values are wild.|At 0 I always take the likeliest word.} {Change it with /set temperature 0.5, say.|You change it with /set, like /set temperature 0.5.}",
+            "The sampler chooses my next word. Its temperature makes me calm or wild: {with /set temperature 0 I always take the likeliest word|at 0 there is no chance at all}. {On the command line it is --temp.|Use /set to change it.}",
         ),
         "The temperature says how much chance there is in my words; change it with /set.",
         1.5,
