@@ -66,24 +66,23 @@ class MessageView(Vertical, can_focus=True):
         self.shown = shown
         self.role = role
         self._streaming = shown is None
-        self._laid_out = False
+        text = shown.text if shown else ""
+        self._text = ReplyMarkdown(text) if role == "assistant" else Static(literal(text), classes="words")
+        self._body = Horizontal(classes="body")
+        # These stand in few messages only, and every widget costs at each layout: made when there is something to show.
+        self._badge: Static | None = None
+        self._ending: Static | None = None
+        self._ruler: Ruler | None = None
 
     def compose(self) -> ComposeResult:
-        """Lay out mark, text, badge; below them how it ended and the ruler."""
-        text = self.shown.text if self.shown else ""
-        with Horizontal(classes="body"):
-            if self.role == "assistant":
-                yield ReplyMarkdown(text)
-            else:
+        """Lay out mark and text."""
+        with self._body:
+            if self.role != "assistant":
                 yield Static("❯" if self.role == "user" else "§", classes="mark")
-                yield Static(literal(text), classes="words")
-            yield Static("", classes="badge", markup=False)
-        yield Static("", classes="ending", markup=False)
-        yield Ruler()
+            yield self._text
 
     def on_mount(self) -> None:
         """Paint what the nodes say beside their text."""
-        self._laid_out = bool(self.query(Ruler))  # an app that is closing mounts without composing
         self._paint_edges()
 
     @property
@@ -94,7 +93,8 @@ class MessageView(Vertical, can_focus=True):
     @property
     def markdown(self) -> ReplyMarkdown:
         """The text of a reply."""
-        return self.query_one(ReplyMarkdown)
+        assert isinstance(self._text, ReplyMarkdown)
+        return self._text
 
     @property
     def streaming(self) -> bool:
@@ -114,7 +114,7 @@ class MessageView(Vertical, can_focus=True):
 
     async def end_stream(self) -> None:
         """The reply is complete for now."""
-        if self._laid_out:
+        if self._body.is_mounted:
             await self.markdown.settle()
         self._streaming = False
         self._paint_edges()
@@ -122,29 +122,38 @@ class MessageView(Vertical, can_focus=True):
     async def take(self, shown: Shown) -> None:
         """Show the newest state of this message; the text is painted again only if it differs."""
         self.shown = shown
-        if not self._streaming and self._laid_out:
-            if self.role == "assistant":
-                if self.markdown.source != plain(shown.text):
-                    await self.markdown.replace(shown.text)
-            else:
-                self.query_one(".words", Static).update(literal(shown.text))
+        if not self._streaming and self._body.is_mounted:
+            if isinstance(self._text, Static):
+                self._text.update(literal(shown.text))
+            elif self._text.source != plain(shown.text):
+                await self._text.replace(shown.text)
         self._paint_edges()
 
     def _paint_edges(self) -> None:
-        if not self._laid_out:
-            return
         shown = self.shown
-        badge = self.query_one(".badge", Static)
-        badge.update(Content(shown.badge if shown else ""))
-        badge.display = bool(shown and shown.badge)
-        ending = self.query_one(".ending", Static)
-        words = "▌" if self._streaming else _ENDINGS.get((shown.stop if shown else None) or "", "")
-        ending.update(Content(words))
-        ending.display = bool(words)
-        self.set_class(self._streaming, "-streaming")
+        if not self._body.is_attached:  # an app that is closing mounts without composing
+            return
+        badge = shown.badge if shown else ""
+        if badge and self._badge is None:
+            self._badge = Static("", classes="badge", markup=False)
+            self._body.mount(self._badge)
+        if self._badge is not None:
+            self._badge.update(Content(badge))
+            self._badge.display = bool(badge)
         names = shown.names if shown else ()
-        detail = f"t{shown.turn} · {shown.total_tokens} tok" if shown else ""
-        self.query_one(Ruler).show(names, detail)
+        if names and self._ruler is None:
+            self._ruler = Ruler()
+            self.mount(self._ruler)
+        if self._ruler is not None:
+            self._ruler.show(names, f"t{shown.turn} · {shown.total_tokens} tok" if shown else "")
+        ending = "▌" if self._streaming else _ENDINGS.get((shown.stop if shown else None) or "", "")
+        if ending and self._ending is None:
+            self._ending = Static("", classes="ending", markup=False)
+            self.mount(self._ending, after=self._body)
+        if self._ending is not None:
+            self._ending.update(Content(ending))
+            self._ending.display = bool(ending)
+        self.set_class(self._streaming, "-streaming")
 
     def on_click(self, event: events.Click) -> None:
         """A click on the badge shows the next sibling."""

@@ -18,7 +18,8 @@ from app.tui.plain import literal
 from app.tui.shown import PENDING, Shown
 from app.tui.welcome import Welcome
 
-TAIL = 40  # messages painted at first; the earlier ones on demand
+TAIL = 16  # messages painted at first; the earlier ones on demand
+MOST = 48  # where a conversation grows beyond this many, its beginning is put away again: every widget costs
 
 
 class Earlier(Static, can_focus=True):
@@ -87,8 +88,8 @@ class Transcript(VerticalScroll, can_focus=False):
     @property
     def offer(self) -> Offer | None:
         """What is offered at the end."""
-        found = self.query(OfferView)
-        return found.last().offer if found else None
+        view = self._offer_view
+        return view.offer if view else None
 
     async def sync(self, messages: Sequence[Shown], *, welcome: bool = True) -> None:
         """Paint these messages; what is already there and unchanged stays as it is.
@@ -129,25 +130,30 @@ class Transcript(VerticalScroll, can_focus=False):
         return None
 
     async def _paint_top(self, hidden: int, welcome: bool) -> None:
-        for earlier in self.query(Earlier):
-            if earlier.count == hidden:
-                break
+        earlier = next((child for child in self.children if isinstance(child, Earlier)), None)
+        if earlier is not None and earlier.count != hidden:
             await earlier.remove()
-        if hidden and not self.query(Earlier):
+            earlier = None
+        if hidden and earlier is None:
             await self.mount(Earlier(hidden), before=0)
-        if welcome and not self.query(Welcome):
+        greets = self._of(Welcome)
+        if welcome and not greets:
             await self.mount(Welcome(), before=0)
-        elif not welcome:
-            await self.query(Welcome).remove()
+        elif greets and not welcome:
+            await self.remove_children(greets)
 
     async def show_earlier(self) -> None:
-        """Paint all messages."""
-        bottom = self.max_scroll_y - self.scroll_y
-        views = [view.shown for view in self.views if view.shown]
-        missing = [message for message in self._shown if message not in views]
-        await self.query(Earlier).remove()
-        await self.mount_all([MessageView(message, message.role) for message in missing], before=0)
-        self.call_after_refresh(lambda: self.scroll_to(y=self.max_scroll_y - bottom, animate=False))
+        """Paint more of what stands before the first painted message."""
+        found = [child for child in self.children if isinstance(child, Earlier)]
+        if not found:
+            return
+        stop = found[0].count
+        start = max(0, stop - MOST)
+        below = self.max_scroll_y - self.scroll_y
+        await self.remove_children(found)
+        await self.mount_all([MessageView(message, message.role) for message in self._shown[start:stop]], before=0)
+        await self._paint_top(start, welcome=False)
+        self.call_after_refresh(lambda: self.scroll_to(y=self.max_scroll_y - below, animate=False))
 
     async def begin_reply(self, parent_id: str | None) -> MessageView:
         """Open the view that a reply is written into: the last reply itself where that is continued."""
@@ -170,7 +176,8 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def make_offer(self, offer: Offer | None) -> None:
         """Put an offer at the end; None takes it away."""
-        await self.query(OfferView).remove()
+        if old := self._of(OfferView):
+            await self.remove_children(old)
         if offer is not None:
             await self.mount(OfferView(offer))
             self.follow()
@@ -179,16 +186,20 @@ class Transcript(VerticalScroll, can_focus=False):
         """Put a notice at the end, in the place of the one before; it goes with the next message."""
         await self.hush()
         content = literal(words) if isinstance(words, str) else words
-        await self.mount(Inline(content, classes=f"-{severity}"), before=self._offer_view())
+        await self.mount(Inline(content, classes=f"-{severity}"), before=self._offer_view)
         self.follow()
 
-    def _offer_view(self) -> Widget | None:
-        found = self.query(OfferView)
-        return found.last() if found else None
+    @property
+    def _offer_view(self) -> OfferView | None:
+        return next((child for child in self.children if isinstance(child, OfferView)), None)
+
+    def _of(self, kind: type[Widget]) -> list[Widget]:
+        return [child for child in self.children if isinstance(child, kind)]
 
     async def hush(self) -> None:
         """Take the notices away."""
-        await self.query(Inline).remove()
+        if old := self._of(Inline):
+            await self.remove_children(old)
 
     def action_step(self, by: int) -> None:
         """Move the focus by that many messages; below the last one is the prompt."""
@@ -207,10 +218,12 @@ class Inline(Static):
 
 def _hidden(wanted: Sequence[Shown], views: Sequence[MessageView]) -> int:
     """How many messages stay unpainted: all but the tail, or those before the first that is painted already."""
-    first = views[0].shown.first_id if views and views[0].shown else None
-    return next(
-        (place for place, message in enumerate(wanted) if message.first_id == first), max(0, len(wanted) - TAIL)
-    )
+    painted = {view.shown.first_id for view in views if view.shown}
+    hidden = next((place for place, message in enumerate(wanted) if message.first_id in painted), None)
+    grew = bool(wanted) and wanted[-1].first_id not in painted
+    if hidden is None or (grew and len(wanted) - hidden > MOST):
+        return max(0, len(wanted) - TAIL)
+    return hidden
 
 
 def _same(view: MessageView, message: Shown) -> bool:

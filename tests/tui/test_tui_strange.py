@@ -213,16 +213,20 @@ async def test_incognito_says_so_and_offers_nothing_later(stages):
         assert stage.views == []
 
 
-async def test_long_transcripts_paint_their_end_first(stages, monkeypatch):
-    monkeypatch.setattr("app.tui.transcript.TAIL", 6)
+async def test_long_transcripts_paint_their_end_first_and_never_too_much(stages, monkeypatch):
+    monkeypatch.setattr("app.tui.transcript.TAIL", 4)
+    monkeypatch.setattr("app.tui.transcript.MOST", 6)
     async with stages(limit=1) as stage:
         for number in range(5):
             await asyncio.to_thread(stage.chat.send, f"m{number}")
     async with stages(limit=1) as stage:
-        assert len(stage.screen.transcript.views) == 6
-        await stage.sees("↑ 4 earlier messages", "❯ m4")
+        assert len(stage.screen.transcript.views) == 4
+        await stage.sees("↑ 6 earlier messages", "❯ m4")
         await stage.send("m5")
-        assert stage.texts()[0] == "m2", "what is painted stays painted"
+        assert stage.texts()[0] == "m3", "what is painted stays painted"
         stage.screen.query_one("Earlier").action_show_earlier()
         await stage.until(lambda: len(stage.screen.transcript.views) == 12)
         assert stage.texts()[0] == "m0"
+        await stage.send("m6")
+        assert [text for text in stage.texts() if text[0] == "m"] == ["m5", "m6"], "the beginning is put away again"
+        await stage.sees("↑ 9 earlier messages")
