@@ -119,11 +119,16 @@ def load_weights(
     reader.refuse_the_rest()
     matrices: list[Matrix] = []
     with ThreadPoolExecutor(threads) as pool:
-        for matrix in pool.map(lambda job, out: repack(*job, out=out), jobs, _arena(jobs)):
+        for matrix in pool.map(_repack_job, jobs, _arena(jobs)):
             matrices.append(matrix)
             if progress is not None:
                 progress(len(matrices), len(jobs))
     return Weights(tuple(matrices), norms, Embedding(kind, raw, shape.dim))
+
+
+def _repack_job(job: tuple[str, Bytes, int, int], out: Bytes) -> Matrix:
+    kind, raw, rows, columns = job
+    return repack(kind, raw, rows, columns, out)
 
 
 def _arena(jobs: Sequence[tuple[str, Bytes, int, int]]) -> list[Bytes]:
