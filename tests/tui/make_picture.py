@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SIZE = (112, 31)
+SIZE = (112, 27)
 SEED = 4
 ROOT = Path(__file__).resolve().parents[2]
 
