@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
 
 
+_SHORT_NAMES = {"temp": "temperature"}  # as on the command line
+
+
 @deed("set")
 async def change_setting(screen: ChatScreen, argument: str) -> None:
     """Show the sampling settings, or change one."""
@@ -31,6 +34,7 @@ async def change_setting(screen: ChatScreen, argument: str) -> None:
     values: dict[str, Any] = settings.to_json()
     name, _, value = argument.partition(" ")
     name = name.replace("-", "_")
+    name = _SHORT_NAMES.get(name, name)
     if not argument:
         await screen.transcript.say(_table({key: _words(now) for key, now in sorted(values.items())}))
     elif name not in values:
