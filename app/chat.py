@@ -362,6 +362,7 @@ class Chat:
             if unknown:
                 raise NothingToDo(f"There is no setting “{unknown[0]}”.")
             core.settings = core.bench.settings_for(values, changes)
+            core.changed = True
 
     def new_conversation(self) -> None:
         """Start an empty conversation; the old one stays in the library."""
@@ -385,8 +386,8 @@ class Chat:
         """Stop a reply, write what is to write, give the model and the library back."""
         core = self._core
         with core.interrupting():
-            if core.place.path:
-                core.place.settle()
+            if core.place.path and core.place.settle() and core.changed and core.dead is None:
+                core.keep_settings()
             if core.states is not None:
                 core.states.close()
             core.bench.close()

@@ -23,12 +23,13 @@ from app.events import (
     TreeChanged,
 )
 from app.generation import Reply
-from app.place import UNSAVED, Cut, Place
+from app.place import SETTINGS, UNSAVED, Cut, Place
 from app.replying import Requests, Voice
 from app.savepoints import Reached, StateWriter, model_info
 from app.sentences import sentence
 from app.workbench import HARMLESS_FIELDS, Expectation, ModelOptions, Workbench
 from snapshots import ActionKind, DeadReply, Library, Node, StoreError
+from snapshots import Message as NewMessage
 
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
@@ -92,6 +93,7 @@ class Core:
         self.phase_lock = threading.Lock()
         self.decoding = False
         self.busy = False
+        self.changed = False  # whether a person changed settings since they were those of the place
         self.moves = 0  # how often the position moved: tells a repeated F9 from a first one
         self._mutex = threading.RLock()
         self._depth = 0
@@ -134,15 +136,40 @@ class Core:
 
     def take_over(self) -> None:
         """Put the sampler settings and dice of the live position in force."""
+        self.changed = False
         if self.bench.model is not None:
-            values = dict(self.place.sampler()) or dict(self.options.sampler)
-            self.settings = self.bench.settings_for(values, dict(self.options.forced))
+            self.settings = self._settings_here(self.options.forced)
         if self.options.seed is not None:
             self.dice = self.engine.dice_from_seed(self.options.seed)
         elif self.options.new_dice:
             self.dice = self.dice or self.engine.new_dice()
         else:
             self.dice = self.place.dice() or self.engine.new_dice()
+
+    def _settings_here(self, forced: Mapping[str, Any]) -> SamplerSettings:
+        values = dict(self.place.sampler()) or dict(self.options.sampler)
+        return self.bench.settings_for(values, dict(forced))
+
+    def values(self) -> dict[str, Any]:
+        """The sampler settings in force as JSON, {} before a model is open: what nodes are committed with."""
+        return self.settings.to_json() if self.settings is not None else {}
+
+    def keep_settings(self) -> None:
+        """Make the settings and dice in force part of the live position, where coming back would give others.
+
+        They become a node of their own that says nothing, so a savepoint goes on as the live chat does.
+        """
+        if self.settings is None or self.place.node is None:
+            return
+        if self._settings_here({}) == self.settings and self.place.dice() == self.dice:
+            return
+        model = self.bench.need_model()
+        message = NewMessage(
+            "assistant", "", stop=SETTINGS, sampler=self.values(), dice_key=self.dice, prompt_key=model.prompt_key
+        )
+        self.place.commit(message, state_key=model.state_key)
+        self.changed = False
+        self.emit(PositionChanged())
 
     def voice(self, *, dice: bytes | None = None, settings: SamplerSettings | None = None) -> Voice:
         """Give what the next reply is made with. Raises NoModel."""
@@ -263,7 +290,9 @@ class Core:
         session = self.bench.session
         if self.states is None or session is None or node.id.startswith(UNSAVED):
             return
-        if session.position == node.n_tokens:
+        here = self.place.node is not None and self.place.node.id == node.id and self.place.cut is None
+        # A live session of as many tokens may hold others: behind an edited reply, a cancelled prefill, dropped turns.
+        if list(session.tokens) == (self.place.tokens() if here else self.library.tokens(node.id)):
             self.states.save(node.id, self.bench.need_model(), session, name=name)
 
     # ---- crashed replies ----------------------------------------------------------------------------------------
@@ -280,7 +309,7 @@ class Core:
         """Give what `go_on` would finish: a journal, or a question that never got an answer."""
         if self.dead is not None:
             return self._pending_of(self.dead)
-        node = self.place.node
+        node = self.place.said
         if node is not None and node.role in {"user", "raw"} and not self.busy and self.place.cut is None:
             return PendingReply(node.id, "", 0)
         return None

@@ -73,6 +73,9 @@ class Moving:
             node = core.place.node
             if node is None:
                 raise NothingToDo("There is nothing to save yet.")
+            if not node.id.startswith(UNSAVED):
+                core.keep_settings()
+                node = core.place.node or node
             if node.id.startswith(UNSAVED):
                 raise core.trouble
             act(node)
@@ -111,6 +114,7 @@ class Moving:
                 found = self._resolve(ref)
                 core.go(found.node.conversation_id, found.node.id, token=found.token, action="fork", what=f"“{ref}”")
             core.place.settle()
+            core.keep_settings()
             if core.place.node is None:
                 raise NothingToDo("There is nothing to fork yet.")
             core.library.set_name(name, core.place.node.id)

@@ -29,6 +29,8 @@ from snapshots import (
 )
 
 UNSAVED = "unsaved-"
+SETTINGS = "settings"
+"""Stop reason of a node that says nothing: it holds the settings and dice that were put in force behind its parent."""
 _LASTING = (BadNode, DamagedNode, UnknownConversation, UnknownNode)  # trying again would not help
 
 
@@ -77,6 +79,11 @@ class Place:
     def saved_node(self) -> Node | None:
         """The last node of the path that is in the library, whole."""
         return next((n for n in reversed(self.path) if not n.id.startswith(UNSAVED)), None)
+
+    @property
+    def said(self) -> Node | None:
+        """The last message of the path."""
+        return next((n for n in reversed(self.path) if n.stop != SETTINGS), None)
 
     @property
     def date(self) -> str:
@@ -129,7 +136,7 @@ class Place:
             kept[at] = least
             least = min(least, self.path[at].keep)
         for at, node in enumerate(self.path):
-            if node.role == "system":
+            if node.role == "system" or node.stop == SETTINGS:
                 continue
             text, tokens = node.text, node.tokens
             if self.cut is not None and at == len(self.path) - 1:

@@ -47,13 +47,12 @@ class Talking:
                 return
             if plan.dropped:
                 core.notice(f"The template drops {plan.dropped} tokens of the history; they are read anew.")
-            assert core.settings is not None
             message = Message(
                 role="raw" if raw else "user",
                 text=text,
                 tokens=plan.tokens,
                 keep=plan.keep,
-                sampler=core.settings.to_json(),
+                sampler=core.values(),
                 dice_key=core.dice,
                 prompt_key=model.prompt_key,
             )
@@ -134,8 +133,8 @@ class Talking:
                     text=text,
                     tokens=tuple(model.tokenizer.encode(text, add_bos=False, continuation=True)),
                     stop="edited",
-                    sampler=old.sampler,
-                    dice_key=old.dice_key,
+                    sampler=core.values(),
+                    dice_key=core.dice,
                     prompt_key=model.prompt_key,
                 )
                 core.place.commit(message, state_key=model.state_key)
@@ -147,7 +146,7 @@ class Talking:
         core = self._core
         with core.working():
             self.settle_pending()
-            node = core.place.node
+            node = core.place.said
             if node is None:
                 raise NothingToDo("There is nothing to continue yet.")
             skip = past_end and node.role == "assistant" and node.stop == "stop" and core.place.cut is None
@@ -161,7 +160,7 @@ class Talking:
         with core.working():
             model = core.bench.need_model()
             if core.dead is None:
-                if core.pending() is None and not (core.place.node and core.place.node.role in {"user", "raw"}):
+                if not (core.place.said and core.place.said.role in {"user", "raw"}):
                     raise NothingToDo("There is no cut-off reply here.")
                 self._answer(core.voice())
                 return
@@ -204,7 +203,7 @@ class Talking:
             self.settle_pending()
             if core.place.system() == text:
                 return
-            node = core.place.commit(Message(role="system", text=text))
+            node = core.place.commit(Message(role="system", text=text, sampler=core.values(), dice_key=core.dice))
             core.moves += 1
             core.emit(TurnCommitted(core.view(node)))
             core.emit(TreeChanged())
@@ -219,7 +218,7 @@ class Talking:
             system = core.place.system()
             with self._from_past(()):
                 if system:
-                    core.place.commit(Message(role="system", text=system))
+                    core.place.commit(Message(role="system", text=system, sampler=core.values(), dice_key=core.dice))
                 for past in history:
                     tokens, keep = past.tokens, None
                     if past.role != "assistant":
@@ -232,8 +231,9 @@ class Talking:
                             tokens,
                             keep,
                             "stop" if past.role == "assistant" else "",
-                            prompt_key=model.prompt_key,
+                            sampler=core.values(),
                             dice_key=core.dice,
+                            prompt_key=model.prompt_key,
                         ),
                         state_key=model.state_key,
                     )

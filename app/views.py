@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from app.events import ConversationRow, Message, TreeRow
-from app.place import Cut
+from app.place import SETTINGS, Cut
 from app.sentences import one_line
 from snapshots import Conversation, Library, Node, Twig
 
@@ -26,7 +26,9 @@ def messages(library: Library, path: Sequence[Node], cut: Cut | None = None) -> 
         if node.id not in family:
             family = (*family, node.id)
         last = at == len(path) - 1
-        text, count = node.text, len(node.tokens)
+        text, count, stop = node.text, len(node.tokens), node.stop
+        if stop == SETTINGS:
+            stop = next((n.stop for n in reversed(path[:at]) if n.stop != SETTINGS), "")
         if last and cut is not None:
             text, count = cut.text, cut.count
         shown.append(
@@ -38,7 +40,7 @@ def messages(library: Library, path: Sequence[Node], cut: Cut | None = None) -> 
                 turn=node.turn,
                 own_tokens=count,
                 total_tokens=node.keep + count,
-                stop=node.stop or None,
+                stop=stop or None,
                 sibling_index=family.index(node.id),
                 sibling_ids=family,
                 labels=names.get(node.id, ()),
@@ -58,7 +60,7 @@ def tree_rows(library: Library, conversation_id: str, here: Sequence[Node]) -> l
             parent_id=twig.parent_id,
             depth=twig.depth,
             role=_SHOWN_ROLE.get(twig.role, twig.role),  # type: ignore[arg-type]
-            preview=one_line(twig.preview)[:PREVIEW_CHARACTERS],
+            preview="(settings)" if twig.stop == SETTINGS else one_line(twig.preview)[:PREVIEW_CHARACTERS],
             turn=twig.turn,
             total_tokens=twig.n_tokens,
             labels=_labels(twig),
@@ -99,5 +101,7 @@ def _labels(twig: Twig) -> tuple[str, ...]:
 def _families(twigs: Iterable[Twig]) -> dict[tuple[str | None, str], tuple[str, ...]]:
     families: dict[tuple[str | None, str], tuple[str, ...]] = {}
     for twig in sorted(twigs, key=lambda t: t.created):
+        if twig.stop == SETTINGS:  # no other version of anything
+            continue
         families[twig.parent_id, twig.role] = (*families.get((twig.parent_id, twig.role), ()), twig.id)
     return families

@@ -2,9 +2,11 @@
 
 Rules that hold after every step: behind a reply the session's tokens are the path's; its logits are always those of a
 model that was fed its tokens and nothing else; another reader of the library finds the same path and tokens; a restart
-shows the same transcript; exactly one node of the tree is the live one.
+shows the same transcript; exactly one node of the tree is the live one; a place that was saved holds the settings and
+dice in force; whatever was said while the disk was full is in the library when the chat is closed.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from app.chat import Chat, ChatOptions
 from app.errors import AppError
 from app.events import Delta
-from snapshots import Library, StoreError
+from app.place import UNSAVED
+from snapshots import Library, StoreError, StoreFull
 from tests.fake_engine import FakeEngine
 
 WORDS = ("hello", "tell me more", "why", "naïve 日本", "x")
@@ -36,7 +39,7 @@ KINDS = (
         "restore",
     ),
     *("fork", "inside", "back", "undo", "undo", "redo", "delete", "quicksave", "quickload", "system", "new", "open"),
-    *("restart", "purge", "rename"),
+    *("restart", "purge", "rename", "set", "set", "send_full", "send_full"),
 )
 STEPS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 1000)), min_size=4, max_size=22)
 
@@ -46,6 +49,7 @@ class Walk:
 
     def __init__(self):
         self.events, self.hook = [], lambda event: None
+        self.kept = set()  # what was said while the disk was full
         self.open()
 
     def open(self):
@@ -76,6 +80,26 @@ class Walk:
         core = self.chat._core
         self._after(1 + n % 4, lambda: core.requests.ask(lambda node: core.library.quicksave(node.id)))
         self.chat.send(WORDS[n % len(WORDS)])
+
+    def send_full(self, n):
+        library = self.chat._core.library
+        real, text = library.add_node, f"kept {len(self.kept)}"
+
+        def full(*_, **__):
+            raise StoreFull("no space")
+
+        library.add_node = full
+        try:
+            self.chat.send(text)
+            self.kept.add(text)
+            if n % 2:
+                with contextlib.suppress(AppError, StoreError):
+                    self.chat.restore(self.pick(n))
+        finally:
+            library.add_node = real
+
+    def set(self, n):
+        self.chat.change_settings(temperature=0.5 + n / 1000)
 
     def _after(self, count, act):
         left = [count]
@@ -128,23 +152,27 @@ class Walk:
         self.chat.flush()
         shutil.rmtree(os.environ["FORKPOINT_CACHE_DIR"], ignore_errors=True)
 
-    def check(self, replied):
+    def check(self, replied, saved=False):
         core = self.chat._core
         tokens, session = core.place.tokens(), core.bench.session
+        if saved:
+            assert core.settings.to_json() == core.place.sampler()
+            assert core.dice == core.place.dice()
         if session is not None:
             if session.logits is not None:
                 assert (session.logits == core.bench.model.logits_of(session.tokens)).all()
             if replied:
                 assert list(session.tokens) == tokens
         path = [m.node_id for m in self.chat.transcript()]
-        if path:
+        if path and not path[-1].startswith(UNSAVED):
             with Library.open(core.library.data_dir, core.library.cache_dir) as other:
                 assert [n.id for n in other.path(path[-1])] == path
                 if core.place.cut is None:
                     assert other.tokens(path[-1]) == tokens
-        assert sum(row.is_here for row in self.chat.tree()) == bool(path)
+            assert sum(row.is_here for row in self.chat.tree()) == 1
 
 
+SAVES = {"save", "fork", "quicksave"}
 REPLY = {"send", "regenerate", "continue"}
 METHODS = {"continue": "go_on", "open": "open_other"}
 ON_CHAT = {"undo", "redo", "quicksave", "quickload", "back"}
@@ -159,7 +187,7 @@ def test_walks(steps):
         walk = Walk()
         try:
             for step, n in steps:
-                replied = step in REPLY
+                replied, saved = step in REPLY, step in SAVES
                 try:
                     if step == "new":
                         walk.chat.new_conversation()
@@ -172,8 +200,10 @@ def test_walks(steps):
                     else:
                         getattr(walk, METHODS.get(step, step))(n)
                 except (AppError, StoreError):
-                    replied = False
+                    replied = saved = False
                 walk.hook = lambda event: None
-                walk.check(replied and bool(walk.chat.transcript()) and not walk.chat._core.cancelled())
+                walk.check(replied and bool(walk.chat.transcript()) and not walk.chat._core.cancelled(), saved)
         finally:
             walk.chat.close()
+        with Library.open(Path(root) / "data", Path(root) / "cache") as after:
+            assert walk.kept <= {t.preview for c in after.conversations() for t in after.tree(c.id, deleted=True)}
