@@ -16,20 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from app import views
 from app.chat_core import ChatOptions, Core, Emit
-from app.config import Config, TuiOptions, bundled_model, load_config
+from app.config import Config, TuiOptions, load_config
 from app.engine_protocol import Engine, Model
 from app.errors import NothingToDo
-from app.events import (
-    ConversationRow,
-    Message,
-    ModelReady,
-    PendingReply,
-    Status,
-    TreeRow,
-)
+from app.events import ConversationRow, Message, ModelReady, PendingReply, Status, TreeRow
 from app.generation import Reply
 from app.libraries import borrow, memory_library, own_library
 from app.moving import Moving
+from app.saved_model import SavedModel, how_to_open, saved_model
+from app.starting import LAST_MODEL, model_file, whole_path
 from app.talking import Talking
 from app.workbench import ModelOptions
 from snapshots import Library, UnknownConversation, UnknownNode
@@ -37,7 +32,6 @@ from snapshots import Library, UnknownConversation, UnknownNode
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
 
-LAST_MODEL = "model"
 __all__ = ["Chat", "ChatOptions", "open_chat"]
 
 
@@ -51,8 +45,8 @@ def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine |
     chat_options = ChatOptions(
         models=ModelOptions(
             threads=options.threads or config.threads,
-            context=options.context or config.context,
-            cache_type=options.cache_type or config.cache_type,
+            context=options.context,
+            cache_type=options.cache_type,
         ),
         sampler=config.sampler,
         autosave=config.autosave,
@@ -84,7 +78,8 @@ class Chat:
         self._options = options or ChatOptions()
         self._config = config or Config()
         self._wanted_model = model
-        self._start_token: int | None = None
+        self._start_token: int | None = None  # the first tokens of the last node that stand; its text needs the model
+        self._start_notice = ""
         incognito = self._options.incognito
         self._own = own_library(must_exist=incognito) if library is None else library
         used = memory_library() if incognito or self._own is None else self._own
@@ -118,12 +113,16 @@ class Chat:
                 core.take_over()
                 return
             try:
-                conversation, node_id = own.conversation(position.conversation_id), position.node_id
-                self._start_token = position.token
-                own.path(node_id)
+                conversation = own.conversation(position.conversation_id)
+                path = whole_path(own, conversation.id, position.node_id)
             except (UnknownConversation, UnknownNode):
                 core.take_over()
                 return
+            node_id = path[-1].id if path else None
+            if node_id == position.node_id:
+                self._start_token = position.token
+            else:
+                self._start_notice = "A message is damaged on disk; the chat opens in front of it."
         core.place.stand(conversation, tuple(core.library.path(node_id)))
         core.take_over()
         core.find_pending()
@@ -135,16 +134,7 @@ class Chat:
         """
         if self._wanted_model is not None:
             return self._wanted_model
-        node = next((n for n in reversed(self._core.place.path) if n.state_key), None)
-        found: list[Path] = []
-        if self._own is not None:
-            info = self._own.model_info(node.state_key) if node is not None else None
-            found += [Path(info.path)] if info is not None else []
-        found += [self._config.model] if self._config.model else []
-        if self._own is not None:
-            last = self._own.remembered_settings().get(LAST_MODEL)
-            found += [Path(last)] if last else []
-        return next((path for path in found if path.is_file()), None) or bundled_model()
+        return model_file(self._own, self._core.place.path, self._config)
 
     # ---- reading: any thread, no engine needed ------------------------------------------------------------------
 
@@ -238,23 +228,30 @@ class Chat:
     def load_model(self, path: Path | None = None) -> None:
         """Open a model (default: the options', the config file's, the last used, or the bundled one) and restore the
         live position with it. Emits Progress (read, compile, pack, restore), ModelReady, Restored. The old model stays
-        if the new one cannot be opened. Raises the engine's typed errors.
+        if the new one cannot be opened. KV type and context are the options', else those of the live position's
+        savepoint, else the config file's. Raises the engine's typed errors.
         """
         core = self._core
         with core.interrupting():
             if path is None and core.bench.model is None:
                 path = self.model_path()
             if path is not None:
-                load_s = core.bench.open(path, core.emit)
+                saved = saved_model(self._own, core.place.path) if self._own is not None else SavedModel()
+                o = self._options.models
+                cache_type, context = how_to_open(saved, path, self._config, cache_type=o.cache_type, context=o.context)
+                load_s = core.bench.open(path, core.emit, cache_type, context)
             model = core.bench.need_model()
             if path is not None:
                 core.emit(ModelReady(model.name, model.context_length, load_s))
                 if not core.options.incognito and not core.options.window:
                     core.library.remember_setting(LAST_MODEL, str(model.path))
+            if self._start_notice:
+                core.notice(self._start_notice, "warning")
+                self._start_notice = ""
             if self._start_token is not None:
                 place = core.place
-                assert place.node is not None
-                place.stand(place.conversation, place.path, core.cut_at(place.node, self._start_token))
+                if place.node is not None and core.moves == 0:
+                    place.stand(place.conversation, place.path, core.cut_at(place.node, self._start_token))
                 self._start_token = None
             restored = core.climb_here()
             if core.place.node is not None:

@@ -52,10 +52,10 @@ def models_command(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _known(paths: tuple[Path, ...]) -> list[tuple[str, Path]]:
-    from app.chat import LAST_MODEL
     from app.config import bundled_model, load_config
     from app.errors import NoModel
     from app.libraries import own_library
+    from app.starting import LAST_MODEL
 
     found: list[tuple[str, Path]] = []
     with contextlib.suppress(NoModel):  # the list is for finding another one

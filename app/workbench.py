@@ -24,11 +24,14 @@ HARMLESS_FIELDS = (*NUMERICS_FIELDS, "kv_type")  # the same weights: recomputing
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How models are opened. `threads` None: all cores; `context` None: the file's own; batch in tokens a step."""
+    """How models are opened. `threads` None: all cores; batch in tokens a step.
+
+    `context` and `cache_type` None: those of the savepoint that the model is opened for, else the config file's.
+    """
 
     threads: int | None = None
     context: int | None = None
-    cache_type: KVType = "f16"
+    cache_type: KVType | None = None
     batch_size: int = 512
 
 
@@ -52,7 +55,9 @@ class Workbench:
         self._states = states
         self._reacher: Reacher | None = None
 
-    def open(self, path: Path, emit: Callable[[Event], None]) -> float:
+    def open(
+        self, path: Path, emit: Callable[[Event], None], cache_type: KVType = "f16", context: int | None = None
+    ) -> float:
         """Open a model; the old one is closed once the new one answers. Gives the seconds it took."""
         begin = time.perf_counter()
 
@@ -60,9 +65,7 @@ class Workbench:
             emit(Progress(phase, done, total, None))
 
         o = self.options
-        model = self.engine.open_model(
-            path, context=o.context, kv_type=o.cache_type, threads=o.threads, progress=progress
-        )
+        model = self.engine.open_model(path, context=context, kv_type=cache_type, threads=o.threads, progress=progress)
         old, self.model, self.session = self.model, model, None
         self._reacher = Reacher(self.engine, model, self._states, batch_size=o.batch_size)
         if old is not None:

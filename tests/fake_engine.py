@@ -130,12 +130,14 @@ class FakeModel:
 
     architecture = "fake"
 
-    def __init__(self, path, context=4096, version="1", template="fake", step_s=0.0, prefill_s=0.0, script=None):
+    def __init__(
+        self, path, context=4096, version="1", template="fake", step_s=0.0, prefill_s=0.0, script=None, kv="f16"
+    ):
         self.path, self.name = Path(path), Path(path).stem
         self.context_length, self.vocabulary_size = context, VOCABULARY
         self.tokenizer = FakeTokenizer()
         self.step_s, self.prefill_s, self.script = step_s, prefill_s, dict(script or {})
-        self.state_fields = {"tensors": self.name, "numerics": version}
+        self.state_fields = {"tensors": self.name, "numerics": version, "kv_type": kv}
         self.state_key = hashlib.blake2b(repr(self.state_fields).encode(), digest_size=32).hexdigest()
         self.prompt_fields = {"tokenizer": "bytes", "template": template}
         self.prompt_key = hashlib.blake2b(repr(self.prompt_fields).encode(), digest_size=32).hexdigest()
@@ -247,7 +249,7 @@ class FakeEngine:
         options = dict(self.options)
         if context:
             options["context"] = context
-        self.models.append(FakeModel(path, **options))
+        self.models.append(FakeModel(path, kv=kv_type, **options))
         return self.models[-1]
 
     def state_from_parts(self, tokens, chunks, logits, hidden, dice_key):

@@ -1,0 +1,68 @@
+"""Where a chat begins: with the savepoint's KV type and context, and in front of what is damaged."""
+
+import sqlite3
+
+import pytest
+
+from app.chat import Chat, ChatOptions
+from app.config import Config, directories
+from app.events import Notice, Restored
+from app.workbench import ModelOptions
+from tests.fake_engine import FakeEngine
+from tests.unit.conftest import MODEL, Heard
+
+SMALL = ChatOptions(ModelOptions(cache_type="q8_0", context=2048), limit=12)
+
+
+def test_the_kv_type_is_the_savepoints(chats):
+    chat = chats(SMALL)
+    chat.send("hello")
+    chat.save("small")
+    assert chat.model.state_fields["kv_type"] == "q8_0"
+    chat.continue_reply()
+    live = chat.last_reply.tokens
+    chat.close()
+    again = chats(ChatOptions(limit=12), at="small")
+    assert again.model.state_fields["kv_type"] == "q8_0"
+    assert again.heard.of(Restored)[0].differs == ()
+    again.continue_reply()
+    assert again.last_reply.tokens == live
+    again.close()
+    asked = chats(ChatOptions(ModelOptions(cache_type="f16"), limit=12), at="small")
+    assert asked.model.state_fields["kv_type"] == "f16"
+    assert asked.heard.of(Restored)[0].differs == ("kv_type",)
+
+
+@pytest.mark.parametrize(("config", "length"), [(Config(context=900), 900), (Config(context=5), 4096)])
+def test_a_configured_context_counts_where_it_holds_the_savepoint(chats, config, length):
+    chat = chats(SMALL)
+    chat.send("hello")
+    chat.close()
+    again = Chat(Heard(), ChatOptions(limit=12), engine=FakeEngine(), model=MODEL, config=config)
+    again.start()
+    again.load_model()
+    assert again.model.context_length == length
+    again.close()
+
+
+def damage(node_id):
+    with sqlite3.connect(directories().data / "tree.db") as db:
+        db.execute("UPDATE nodes SET text = text || 'x' WHERE id = ?", (node_id,))
+    db.close()
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_damaged_message_is_opened_in_front_of(chats, at):
+    chat = chats()
+    chat.send("one")
+    chat.send("two")
+    path = [m.node_id for m in chat.transcript()]
+    chat.close()
+    damage(path[at])
+    again = chats()
+    assert [m.node_id for m in again.transcript()] == path[:at]
+    assert any("damaged" in n.sentence for n in again.heard.of(Notice))
+    again.conversations()
+    again.tree()
+    again.send("three")
+    assert [m.text for m in again.transcript()][at] == "three"
