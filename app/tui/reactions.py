@@ -160,6 +160,12 @@ class Reactions:
         self._looking = node_id
         self.screen.set_timer(LOOK_S, partial(self._paint_look, node_id))
 
+    def _end_look(self) -> None:
+        """The live position is what matters again; who calls this paints it."""
+        self._looking = None
+        self.screen.transcript.set_class(False, "-preview")
+        self.screen.transcript.border_subtitle = None
+
     async def _paint_look(self, node_id: str | None) -> None:
         if node_id != self._looking or self.writing:
             return
@@ -183,14 +189,15 @@ class Reactions:
     async def job_done(self, failure: str, talk: bool) -> None:
         """A call ended: what it left unfinished on the screen is settled, and the next message goes out."""
         screen = self.screen
-        screen.status_line.progress = None
+        if talk or not screen.working:
+            screen.status_line.progress = None
         if talk:
             self._first_token_at = 0.0
             if self.writing:
                 self.writing = False
                 await screen.transcript.end_reply()
-            if self._unsent and failure and not screen.prompt.text:
-                screen.draft(self._unsent)
+            if self._unsent and failure:
+                screen.prompt.give_back(self._unsent)
             self._unsent = ""
         await self.refresh()
         if talk and not screen.talking:
@@ -221,6 +228,7 @@ class Reactions:
                 screen.header.model = event.name
                 self._paint_status()
             case events.TurnCommitted():
+                self._end_look()
                 self._unsent = ""
                 self._stopped = False
                 await screen.transcript.hush()
@@ -234,9 +242,7 @@ class Reactions:
             case events.Restored():
                 self._restored(event)
             case events.PositionChanged():
-                self._looking = None
-                screen.transcript.set_class(False, "-preview")
-                screen.transcript.border_subtitle = None
+                self._end_look()
                 if screen.chat.status().node_id != self._place and not self.writing:
                     await screen.transcript.hush()
                     await screen.transcript.make_offer(None)
@@ -273,6 +279,7 @@ class Reactions:
             return
         self.writing = True
         self._stopped = False
+        self._end_look()
         screen.status_line.progress = None
         screen.status_line.change(reused=event.reused, prefilled=event.prefilled, tok_s=None)
         self._first_token_at, self._first_token = monotonic(), screen.chat.status().tokens
@@ -343,7 +350,7 @@ class Reactions:
                 lambda: screen.job(partial(chat.regenerate, runner_up=True), talk=True),
             )
         else:
-            screen.draft(event.draft)
+            screen.prompt.give_back(event.draft)
             words = f"The context is full: the message needs {event.needed} tokens, the model holds {event.limit}."
             if not event.drop_turns:
                 await screen.transcript.say(words, "warning")

@@ -1,5 +1,7 @@
 """Saving, naming, forking, restoring, undoing, the tree."""
 
+import asyncio
+
 from textual.widgets import OptionList
 
 from tests.tui.stage import NARROW
@@ -109,6 +111,19 @@ async def test_the_tree_previews_as_one_moves_and_restores_at_enter(stages):
         await stage.toast("★ start", "/undo returns")
         assert stage.texts() == ["hello", "Good day."]
         assert stage.screen.prompt.has_focus
+
+
+async def test_a_look_ends_when_a_message_is_sent_meanwhile(stages):
+    async with stages(script=SCRIPT) as stage:
+        await stage.send("hello")
+        await stage.command("/save start")
+        await stage.send("more")
+        await stage.press("ctrl+t", "up")
+        await stage.sees("preview · Enter goes there")
+        await asyncio.to_thread(stage.chat.send, "again")  # as the queue does
+        await stage.until(lambda: stage.texts()[-2:] == ["again", "A third time."])
+        assert not stage.screen.transcript.border_subtitle
+        assert len(stage.views) == 6
 
 
 async def test_on_a_narrow_screen_the_tree_lies_over_the_chat(stages):
