@@ -99,7 +99,7 @@ async def name_message(screen: ChatScreen, argument: str) -> None:
     if node_id is None:
         screen.toast("There is nothing to name yet.")
         return
-    old = [name for name, at in screen.chat.labels().items() if at == node_id and not name.startswith("quick")]
+    old = [name for name, at in screen.chat.labels().items() if at == node_id]
     taken = {name for name, at in screen.chat.labels().items() if at != node_id}
     name = argument
     if not name or name in taken:
