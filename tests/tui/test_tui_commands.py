@@ -1,5 +1,7 @@
 """The registry: slash commands, completion, palette, help and keys say the same."""
 
+import pytest
+
 from app.commands import BY_NAME, COMMANDS, complete, key_words, parse, rank
 from app.events import TreeRow
 from app.tui import do_model, do_savepoints, do_talk  # noqa: F401 - they register what commands do
@@ -28,7 +30,7 @@ def test_parse_tells_commands_from_messages_and_paths():
     assert parse("hello") is None
     assert parse("/etc/passwd is a file") is None
     assert parse("// a comment") is None
-    assert parse(" /save") is None
+    assert parse(" /save").command is BY_NAME["save"], "white space in front is no part of a message either"
     assert parse("/save my name").argument == "my name"
     assert parse("/SAVE x").command is BY_NAME["save"]
     assert parse("/laod x").command is None
@@ -151,3 +153,14 @@ async def test_themes_are_tried_on_and_esc_puts_the_old_one_back(stages):
         await stage.until(lambda: stage.app.theme != "forkpoint")
         await stage.press("escape")
         await stage.until(lambda: stage.app.theme == "forkpoint")
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [("é 日本", ("é", "日本")), (r"\n", ("\n",)), (r"a\sb \x3a", ("a b", ":")), (r"\\n", (r"\n",)), ("none", ()),
+     (r"\u00e9\q", ("é\\q",)), (r"\ud800", ("?",))],
+)  # fmt: skip
+def test_texts_of_a_setting_are_read_as_they_are_meant(typed, wanted):
+    from app.tui.do_model import _read
+
+    assert _read(typed, ()) == wanted
