@@ -161,7 +161,11 @@ class Parsed:
 
 
 def parse(line: str) -> Parsed | None:
-    """Read a line as a slash command. None when it is a message: no leading slash, or a slash that starts a path."""
+    """Read a line as a slash command. None when it is a message: no leading slash, or a slash that starts a path.
+
+    White space in front is no part of either.
+    """
+    line = line.lstrip()
     if not line.startswith("/") or line.startswith("//"):
         return None
     head, _, rest = line[1:].partition(" ")

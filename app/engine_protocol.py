@@ -245,6 +245,17 @@ class Engine(Protocol):
         `model` is the one that the logits are of: DRY needs its vocabulary to find the sequence breakers.
         """
 
+    def likeliest(
+        self,
+        logits: FloatArray,
+        tokens: Sequence[int],
+        settings: SamplerSettings,
+        count: int,
+        *,
+        model: Model | None = None,
+    ) -> list[int]:
+        """Give the `count` best tokens behind `tokens` after the penalties, the best first; fewer where there are."""
+
     def new_dice(self) -> bytes:
         """Give fresh dice: 16 random bytes."""
 

@@ -84,12 +84,23 @@ class LocalEngine:
         model: Any = None,
     ) -> int:
         """Choose the token at `position` with dice stream 0 at that position."""
-        from engine.sampler import dry_breakers, sample
+        from engine.sampler import sample
 
-        breakers: tuple[int, ...] = ()
-        if model is not None and settings.dry_multiplier > 0:
-            breakers = dry_breakers(model.tokenizer, settings.dry_sequence_breakers)
-        return int(sample(logits, tokens, settings, dice_key, position, breakers))
+        return int(sample(logits, tokens, settings, dice_key, position, _breakers(model, settings)))
+
+    def likeliest(
+        self,
+        logits: npt.NDArray[np.float32],
+        tokens: Sequence[int],
+        settings: SamplerSettings,
+        count: int,
+        *,
+        model: Any = None,
+    ) -> list[int]:
+        """Give the `count` best tokens after the penalties, the best first."""
+        from engine.sampler import likeliest
+
+        return likeliest(logits, tokens, settings, count, _breakers(model, settings))
 
     def new_dice(self) -> bytes:
         """Give 16 random bytes."""
@@ -100,3 +111,11 @@ class LocalEngine:
         from engine.dice import key_from_seed
 
         return key_from_seed(seed)
+
+
+def _breakers(model: Any, settings: SamplerSettings) -> tuple[int, ...]:
+    from engine.sampler import dry_breakers
+
+    if model is None or settings.dry_multiplier <= 0:
+        return ()
+    return dry_breakers(model.tokenizer, settings.dry_sequence_breakers)

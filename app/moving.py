@@ -8,7 +8,8 @@ from app.chat_core import Core
 from app.errors import NothingToDo
 from app.events import PositionChanged, Restored, Saved, TreeChanged
 from app.place import UNSAVED
-from snapshots import Action, Node, Ref, UnknownName
+from snapshots import Action, NameTaken, Node, Ref, UnknownName
+from snapshots.names import check_name
 
 _UNDONE = {
     "turn": "The last turn is undone",
@@ -110,8 +111,9 @@ class Moving:
         core = self._core
         with core.interrupting():
             self._leave()
-            if ref is not None:
-                found = self._resolve(ref)
+            found = self._resolve(ref) if ref is not None else None
+            name = self._free_name(name, found)
+            if found is not None:
                 core.go(found.node.conversation_id, found.node.id, token=found.token, action="fork", what=f"“{ref}”")
             core.place.settle()
             core.keep_settings()
@@ -119,6 +121,16 @@ class Moving:
                 raise NothingToDo("There is nothing to fork yet.")
             core.library.set_name(name, core.place.node.id)
             self._told(core.place.node, name)
+
+    def _free_name(self, name: str, found: Ref | None) -> str:
+        """Refuse a name before anything moves. Raises BadName, NameTaken."""
+        name = check_name(name)
+        taken = next((s.node_id for s in self._core.library.savepoints() if s.name == name), None)
+        here = self._core.place.node
+        there = found.node.id if found is not None else here.id if here is not None else None
+        if taken is not None and taken != there:
+            raise NameTaken(name, taken)
+        return name
 
     def rename(self, ref: str, name: str, *, force: bool) -> None:
         """Give a savepoint another name; one without a name gets its first."""

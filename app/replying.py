@@ -83,6 +83,7 @@ class ReplyWriter:
     journal: Journal | None = None
     keep: int | None = None
     generated: int = field(default=0, init=False)  # tokens of all parts so far, adopted ones included
+    made: int = field(default=0, init=False)  # tokens of all parts so far, made by this process
     _journaled: int = field(default=0, init=False)  # characters of the open reply's text that are in the journal
     _journal_failed: bool = field(default=False, init=False)
 
@@ -163,7 +164,8 @@ class ReplyWriter:
         except BaseException:
             self._commit(open_reply[0], "crashed")
             raise
-        if not reply.tokens and reply.stop != "stop":
+        behind_reply = self.place.said is not None and self.place.said.role == "assistant"
+        if not reply.tokens and (reply.stop != "stop" or (behind_reply and not reply.text)):
             self.drop_journal()
             return None, reply
         node = self._commit(reply, reply.stop)
@@ -187,6 +189,7 @@ class ReplyWriter:
 
     def _append(self, reply: Reply) -> None:
         self.generated += 1
+        self.made += 1
         if self.journal is None:
             return
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from app import prompting, views
 from app.chat_core import Core
+from app.engine_protocol import Session
 from app.errors import Cancelled, NothingToDo
 from app.events import (
     ContextFullOffer,
@@ -99,7 +100,7 @@ class Talking:
             with self._from_past(path[:begin]):
                 if greedy and not runner_up:
                     reached = self._reach(core.voice().dice_key)
-                    token = _best_but(reached.session.logits, {old_first, *model.tokenizer.end_ids})
+                    token = self._best_but(core.voice(), reached.session, {old_first, *model.tokenizer.end_ids})
                     core.notice("At temperature 0 new dice change nothing.")
                     core.emit(RunnerUpOffer(model.tokenizer.decode([token])))
                     return
@@ -287,18 +288,22 @@ class Talking:
         first_token = None
         ban = {avoid_first} if avoid_first is not None else set(voice.model.tokenizer.end_ids) if skip_end else set()
         if avoid_first is not None:
-            first_token = _best_but(session.logits, {*ban, *voice.model.tokenizer.end_ids})
+            first_token = self._best_but(voice, session, {*ban, *voice.model.tokenizer.end_ids})
         elif skip_end and session.logits is not None:
             logits = session.logits.copy()
             logits[sorted(ban)] = -float("inf")
-            first_token = core.engine.sample(logits, session.tokens, voice.settings, voice.dice_key, session.position)
+            first_token = core.engine.sample(
+                logits, session.tokens, voice.settings, voice.dice_key, session.position, model=voice.model
+            )
         core.emit(ReplyStarted(node.id if node else "", reached.reused, reached.prefilled))
         last, reply = self._write(writer, session, reply, before, first_token)
         core.moves += 1
         core.last_reply = reply
         stats = ReplyStats(
-            reached.reused, reached.prefilled, writer.generated, reached.prefill_s + reached.restore_s, reply.decode_s
+            reached.reused, reached.prefilled, writer.made, reached.prefill_s + reached.restore_s, reply.decode_s
         )
+        if last is None and reply.stop == "stop":
+            core.notice("The model ends here at once: nothing was added.")
         if reply.stop == "length" and session.position >= voice.model.context_length:
             core.notice("The context is full: the reply ends here.", "warning")
         shown = last or core.place.node
@@ -323,6 +328,17 @@ class Talking:
                 core.decoding = False
                 if core.requests and core.place.node is not None:
                     core.requests.serve(core.place.node)
+
+    def _best_but(self, voice: Voice, session: Session, but: set[int | None]) -> int:
+        """The likeliest token after the penalties that is none of `but`. Raises NothingToDo where there is no other."""
+        assert session.logits is not None
+        best = self._core.engine.likeliest(
+            session.logits, session.tokens, voice.settings, len(but) + 1, model=voice.model
+        )
+        found = next((token for token in best if token not in but), None)
+        if found is None:
+            raise NothingToDo("The model has no second choice here.")
+        return found
 
     def _reach(self, dice_key: bytes, more: Sequence[int] = (), keep: int | None = None) -> Any:
         core = self._core
@@ -378,9 +394,3 @@ def _said_before(path: Sequence[Node], cut: Cut | None) -> list[int]:
             own = own[: cut.count]
         ids = [*own, *ids]
     return ids
-
-
-def _best_but(logits: Any, but: set[int | None]) -> int:
-    """The likeliest token that is none of `but`; the lower id wins a tie."""
-    order = sorted(range(len(logits)), key=lambda token: (-float(logits[token]), token))
-    return next(token for token in order if token not in but)

@@ -271,6 +271,11 @@ class FakeEngine:
             breakers = dry_breakers(model.tokenizer, settings.dry_sequence_breakers)
         return int(sample(logits, tokens, settings, dice_key, position, breakers))
 
+    def likeliest(self, logits, tokens, settings, count, *, model=None):
+        from engine.sampler import likeliest
+
+        return likeliest(logits, tokens, settings, count)
+
     def new_dice(self):
         return secrets.token_bytes(16)
 
