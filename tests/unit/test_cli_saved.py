@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,18 @@ def test_where_nothing_is_stored_verify_does_not_say_pass(call, fresh, monkeypat
     monkeypatch.setattr("app.local_engine.LocalEngine.open_model", opened)
     code, out, _ = call("verify", "system", "--json")
     assert (code, json.loads(out)["pass"]) == (11, None)
+
+
+def test_ctrl_c_in_the_prompt_gives_no_digest_of_another_place(call, stories_path, monkeypatch):
+    from engine.model import Model
+
+    feed = Model.prefill
+
+    def interrupted(self, session, tokens, *, progress=None, **options):
+        return feed(self, session, tokens, progress=lambda *_: signal.raise_signal(signal.SIGINT), **options)
+
+    monkeypatch.setattr(Model, "prefill", interrupted)
+    code, out, _ = call("run", "--json", "-m", str(stories_path), "--raw", "-b", "4", START)
+    found = json.loads(out)
+    assert (code, found["stop"], found["tokens"]) == (130, "cancelled", [])
+    assert found["logits_digest"] is None
