@@ -116,6 +116,7 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
         app.run()
         code = app.return_code or 0
     finally:
+        bridge.disconnect()
         _close(chat)
     return code
 

@@ -45,6 +45,10 @@ class Bridge:
         for message in waiting:
             post(message)
 
+    def disconnect(self) -> None:
+        """Drop what comes from now on: the loop is gone, and the thread that still works must not stumble over it."""
+        self.connect(lambda message: None)
+
     def emit(self, event: Event) -> None:
         """Take an event, in the thread that works."""
         with self._lock:

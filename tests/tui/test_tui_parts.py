@@ -28,6 +28,9 @@ def test_the_bridge_keeps_text_in_front_of_the_event_that_followed_it():
     assert posted[2].event == Notice("after c")
     assert bridge.take() == "d"
     assert bridge.take() == ""
+    bridge.disconnect()
+    bridge.emit(Notice("late"))
+    assert len(posted) == 4
 
 
 def test_the_bridge_loses_nothing_under_many_threads():
