@@ -21,7 +21,7 @@ EXIT_CODES: dict[int, str] = {
     8: "the context is full",
     9: "the disk is full (what was said is kept where that is possible)",
     10: "the library cannot be used: read-only, damaged, busy, or made by a newer forkpoint",
-    11: "verify found a difference",
+    11: "verify found a difference, or nothing stored to compare with",
     12: "the model's logits are not numbers",
     130: "stopped with Ctrl+C",
 }

@@ -352,7 +352,8 @@ class Library:
 
         `chunks` may begin at `save_from(state_key, tokens)`: what lies before is on disk. Files that are already there
         are checked once a process and healed from the chunks if damaged. Meant for a writer thread: holds no lock while
-        it writes files. Raises BadNode for tokens that are not the node's; StoreFull or StoreError (the row is still written, without a bundle, if it can be).
+        it writes files. Raises BadNode for tokens that are not the node's; StoreFull or StoreError (the row is still
+        written, without a bundle, if it can be).
         """
         return states.save_state(
             self._db, self._files(), node_id, state_key, tokens, chunks, logits, hidden, dice_key, logits_digest
