@@ -214,9 +214,11 @@ class Chat:
         return self._core.dice
 
     def logits_digest(self) -> str | None:
-        """Give the digest of the live session's logits (blake2b-256 hex); None where there are none."""
+        """Give the digest of the live position's logits (blake2b-256 hex); None where they are not computed."""
         session = self._core.bench.session
-        return session.logits_digest() if session is not None and session.logits is not None else None
+        if session is None or session.logits is None or list(session.tokens) != self._core.place.tokens():
+            return None
+        return session.logits_digest()
 
     # ---- the model ----------------------------------------------------------------------------------------------
 

@@ -90,6 +90,23 @@ def test_the_speed_of_a_finished_reply_counts_what_was_made_now(chats, monkeypat
     assert again.heard.of(ReplyDone)[-1].stats.generated_tokens == 10
 
 
+def test_a_prompt_that_was_stopped_has_no_digest(chats):
+    chat = chats()
+    model = chat.model
+    real = model.prefill
+
+    def stopped(session, tokens, **named):
+        return real(session, tokens[:3], **{**named, "cancel": None})
+
+    model.prefill = stopped
+    chat.send("hello")
+    assert chat._core.bench.session.logits is not None
+    assert chat.logits_digest() is None
+    model.prefill = real
+    chat.go_on()
+    assert chat.logits_digest() == chat._core.bench.session.logits_digest()
+
+
 @pytest.mark.parametrize("line", ["\n/model x", "  /model x", "\t/model x"])
 def test_white_space_in_front_of_a_command_is_no_message(line):
     parsed = parse(line)
