@@ -197,10 +197,11 @@ async def test_a_state_that_cannot_be_saved_is_shown_and_the_text_is_kept(stages
             patch.setattr("app.tui.reactions.SAVE_PATIENCE_S", 0.3)
             await stage.send("hello")
             await stage.toast("disk is full")
-            await stage.sees("not saved")
+            await stage.until(lambda: stage.screen.status_line.facts.saved == "not saved")
+            assert stage.screen.status_line.facts.alarm
         await stage.send("more")
-        await stage.sees("saved ✓")
-        await stage.sees_not("not saved")
+        await stage.until(lambda: stage.screen.status_line.facts.saved == "saved ✓")
+        assert not stage.screen.status_line.facts.alarm
 
 
 async def test_incognito_says_so_and_offers_nothing_later(stages):
