@@ -132,7 +132,7 @@ def _repack_job(job: tuple[str, Bytes, int, int], out: Bytes) -> Matrix:
 
 
 def _arena(jobs: Sequence[tuple[str, Bytes, int, int]]) -> list[Bytes]:
-    """Room for every matrix in one piece of memory, which NumPy asks huge pages for: a third more tokens a second."""
+    """Room for every matrix in one piece of memory, which NumPy asks huge pages for (see CHANGELOG)."""
     ends, at = [], 0
     for kind, _, rows, columns in jobs:
         groups, _, group_bytes = packed_size(kind, rows, columns)

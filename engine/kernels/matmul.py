@@ -109,7 +109,7 @@ def _dots_vnni(b: Any, kind: int, at: Any, x_of: list[Any], sums: list[Any]) -> 
 def _pin(b: Any, v: Any) -> Any:
     """The same value, as an empty instruction that LLVM may not move.
 
-    Left alone it adds up one token's products first and spills the unpacked weights for the next (1.9 times slower).
+    Left alone it adds up one token's products first and spills the unpacked weights for the next (CHANGELOG, Tried).
     """
     kind = ir.FunctionType(v.type, [v.type])
     return b.asm(kind, "", "=x,0", [v], side_effect=True)
