@@ -1,14 +1,28 @@
-"""Chats over the scripted engine and the real store, for the tests of the conversation controller."""
+"""Chats over the scripted engine and the real store, and the command line called in this process."""
 
 from pathlib import Path
 
 import pytest
 
+from app.__main__ import main
 from app.chat import Chat, ChatOptions
 from app.events import Delta
 from tests.fake_engine import FakeEngine
 
 MODEL = Path("fake.gguf")
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs the command line; gives exit code, stdout, stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 class Heard:

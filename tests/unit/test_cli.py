@@ -8,26 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from app.__main__ import main
 from app.chat import Chat, ChatOptions
 from app.cli import _COMMANDS, _HELP
 from app.sentences import EXIT_CODES
 from tests.fake_engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs the command line; gives exit code, stdout, stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main(list(arguments))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

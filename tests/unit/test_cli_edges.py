@@ -8,26 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from app.__main__ import main
 from app.config import ConfigError, load_config
 from app.sentences import exit_code, sentence
 from engine.errors import BadGGUF, FileNotReadable, NotGGUF
 from snapshots import JournalGone, Library, Message, NothingToUndo, StoreError, UnknownConversation, UnknownNode
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs the command line; gives exit code, stdout, stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main(list(arguments))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
