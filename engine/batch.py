@@ -54,6 +54,10 @@ class Runner:
             ],
             np.int64,
         )
+        self._windows = np.full(shape.layers, plan.ALL_KEYS, np.int64)
+        self._constants = np.zeros(plan.CONSTANTS_SIZE, np.float64)
+        self._constants[plan.NORM_EPS] = shape.norm_eps
+        self._constants[plan.ATTENTION_SCALE] = 1.0 / np.sqrt(np.float64(shape.head_dim))
         self._model_table = self._describe_model()
         self._buffers: dict[str, npt.NDArray[Any]] = {}
 
@@ -83,6 +87,7 @@ class Runner:
             plan.QUANTIZED: bool(self._weights.kinds & entry.QUANTIZED),
             plan.ATTEND: entry.attend(layout.kv_type),
             plan.WRITE_KV: entry.write_kv(layout.kv_type),
+            plan.WINDOWS: self._windows.ctypes.data,
         }
         for index, value in values.items():
             table[index] = value
@@ -101,8 +106,8 @@ class Runner:
         Writes keys and values into the runs' blocks. Gives float32 (outputs, vocabulary) and (outputs, dim).
         """
         batch, keep = self._describe_batch(tokens, runs, outputs)
-        shape, matrices, eps = self._model_table, self._matrices, self._shape.norm_eps
-        self._pool.run(lambda me: entry.forward(me, shape, matrices, batch, eps))
+        shape, matrices, constants = self._model_table, self._matrices, self._constants
+        self._pool.run(lambda me: entry.forward(me, shape, matrices, batch, constants))
         del keep
         n, padded = len(outputs), self._model_table[plan.DIM_STRIDE] // 4
         logits = self._buffers["logits"][: n * _up(self._vocabulary)].reshape(n, -1)[:, : self._vocabulary].copy()

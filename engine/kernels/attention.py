@@ -172,20 +172,28 @@ def weigh_q8_0(p, rows, t0, t1, v, vs, scale_blocks, channels, o):
 
 
 @njit(**OPTIONS)
-def _softmax_block(s, count):
-    """Turn `count` scores of one row into p in place, 0 behind them; gives (m, l). `s` is the address of 64 float32."""
+def _softmax_block(s, first, last):
+    """Turn the scores [first, last) of one row into p in place; gives (m, l). `s` is the address of 64 float32."""
     low = splat_f32(_MINUS_INFINITY)
     m = low
-    for i in range(0, count, LANES):
-        m = max_f32(lanes_below(np.int32(count - i), load_f32x16(s + 4 * i), low), m)
+    start = first - first % LANES
+    for i in range(start, last, LANES):
+        seen = lanes_below(np.int32(last - i), load_f32x16(s + 4 * i), low)
+        m = max_f32(lanes_below(np.int32(first - i), low, seen), m)
     largest = largest_f32(m)
     total, zero = splat_f32(_ZERO), splat_f32(_ZERO)
-    for i in range(0, count, LANES):
+    for i in range(start, last, LANES):
         p = exp_nonpositive(sub_f32(load_f32x16(s + 4 * i), splat_f32(largest)))
-        p = lanes_below(np.int32(count - i), p, zero)
+        p = lanes_below(np.int32(first - i), zero, lanes_below(np.int32(last - i), p, zero))
         store_f32x16(s + 4 * i, p)
         total = add_f32(total, p)
     return largest, sum_f32(total)
+
+
+@njit(**OPTIONS)
+def _seen(position, window, block):
+    """Which keys of an absolute block a row sees: [first, last) within it, empty where last <= first."""
+    return max(0, position + 1 - window - BLOCK * block), min(BLOCK, position + 1 - BLOCK * block)
 
 
 @njit(**OPTIONS)
@@ -227,6 +235,17 @@ def _finish(state, o, out, dims):
 
 
 @njit(**OPTIONS)
+def _weigh_row(p, t0, t1, v, vs, scale_blocks, channels, o, kv_f16, kv_q8_0):
+    """The values [t0, t1), none where t1 <= t0, for one row alone."""
+    one = np.int64(1)
+    if t0 < t1:
+        if kv_f16 is not None:
+            weigh_f16(p, one, t0, t1, v, vs, scale_blocks, channels, o)
+        if kv_q8_0 is not None:
+            weigh_q8_0(p, one, t0, t1, v, vs, scale_blocks, channels, o)
+
+
+@njit(**OPTIONS)
 def _clear(o, floats):
     for c in range(0, 4 * floats, 64):
         store_f32x16(o + c, splat_f32(_ZERO))
@@ -241,6 +260,7 @@ def attend(
     scale_blocks,
     q,
     positions,
+    window,
     blocks,
     layer_offset,
     parts,
@@ -250,23 +270,25 @@ def attend(
     kv_f16,
     kv_q8_0,
 ):
-    """One item: `rows` query rows of one KV head, `group` of them a token, against all blocks up to their positions.
+    """One item: `rows` query rows of one KV head, `group` of them a token, against the blocks that they see.
 
-    q: address of (rows, dims) float32, already rotated and scaled. positions: address of the tokens' int64 positions.
+    q: address of (rows, dims) float32, already rotated and scaled. positions: address of the tokens' int64 positions,
+    one behind the other. window: how many of the newest keys a row sees, its own included.
     blocks: address of the session's block addresses. layer_offset: where the layer's keys begin in a block. parts:
     (keys, key scales, values, value scales) of this KV head in bytes behind that. scratch: rows * (64 + 2 * channels
     + 4) float32 of this thread. out: address of the first token's row at this KV head's first query head; out_stride
     its row stride in bytes. kv_f16, kv_q8_0: one is None, and Numba leaves the code for it out.
     """
     # As variables, for Numba compiles a function anew for each literal that it is given.
-    zero, one, four = np.int64(0), np.int64(1), np.int64(ROWS_AT_ONCE)
+    one, four = np.int64(1), np.int64(ROWS_AT_ONCE)
     tokens = rows // group
     s = scratch
     fresh = s + 4 * BLOCK * rows
     o = fresh + 4 * channels * rows
     state = o + 4 * channels * rows
     last = load_i64(positions + 8 * (tokens - 1))
-    for j in range(last // BLOCK + 1):
+    first_block = max(0, load_i64(positions) + 1 - window) // BLOCK
+    for j in range(first_block, last // BLOCK + 1):
         base = load_i64(blocks + 8 * j) + layer_offset
         k, ks, v, vs = base + parts[0], base + parts[1], base + parts[2], base + parts[3]
         keys = min(BLOCK, last + 1 - BLOCK * j)
@@ -278,45 +300,61 @@ def attend(
         r = 0
         while r < rows:
             count = four if r + ROWS_AT_ONCE <= rows else one
-            # Rows see the keys up to their own position; the fewest of the tile's are weighed together.
-            common = keys
+            # Rows see the newest keys up to their own position; what all of the tile see is weighed together.
+            low, high = 0, BLOCK
             for i in range(r, r + count):
-                common = min(common, max(0, load_i64(positions + 8 * (i // group)) + 1 - BLOCK * j))
+                first, end = _seen(load_i64(positions + 8 * (i // group)), window, j)
+                low, high = max(low, first), min(high, end)
+            high = max(low, high)
             at, to = s + 4 * BLOCK * r, fresh + 4 * channels * r
             for i in range(r, r + count):
-                seen = min(BLOCK, load_i64(positions + 8 * (i // group)) + 1 - BLOCK * j)
-                if seen > 0:
-                    m, total = _softmax_block(s + 4 * BLOCK * i, seen)
+                first, end = _seen(load_i64(positions + 8 * (i // group)), window, j)
+                if first < end:
+                    m, total = _softmax_block(s + 4 * BLOCK * i, first, end)
                     store_f32(state + 16 * i + 8, m)
                     store_f32(state + 16 * i + 12, total)
+                    _weigh_row(
+                        s + 4 * BLOCK * i,
+                        first,
+                        min(low, end),
+                        v,
+                        vs,
+                        scale_blocks,
+                        channels,
+                        fresh + 4 * channels * i,
+                        kv_f16,
+                        kv_q8_0,
+                    )
             if kv_f16 is not None:
-                weigh_f16(at, count, zero, common, v, vs, scale_blocks, channels, to)
+                weigh_f16(at, count, low, high, v, vs, scale_blocks, channels, to)
             if kv_q8_0 is not None:
-                weigh_q8_0(at, count, zero, common, v, vs, scale_blocks, channels, to)
+                weigh_q8_0(at, count, low, high, v, vs, scale_blocks, channels, to)
             for i in range(r, r + count):
-                seen = min(BLOCK, load_i64(positions + 8 * (i // group)) + 1 - BLOCK * j)
-                if seen > common:
+                position = load_i64(positions + 8 * (i // group))
+                first, end = _seen(position, window, j)
+                if first < end:
                     own = fresh + 4 * channels * i
-                    if kv_f16 is not None:
-                        weigh_f16(s + 4 * BLOCK * i, one, common, seen, v, vs, scale_blocks, channels, own)
-                    if kv_q8_0 is not None:
-                        weigh_q8_0(s + 4 * BLOCK * i, one, common, seen, v, vs, scale_blocks, channels, own)
-                if seen > 0:
+                    _weigh_row(
+                        s + 4 * BLOCK * i, max(first, high), end, v, vs, scale_blocks, channels, own, kv_f16, kv_q8_0
+                    )
                     m, total = load_f32(state + 16 * i + 8), load_f32(state + 16 * i + 12)
-                    _merge(j == 0, m, total, fresh + 4 * channels * i, channels, state + 16 * i, o + 4 * channels * i)
+                    starts = j == max(0, position + 1 - window) // BLOCK
+                    _merge(starts, m, total, own, channels, state + 16 * i, o + 4 * channels * i)
             r += count
     for i in range(rows):
         to = out + out_stride * (i // group) + 4 * dims * (i % group)
         _finish(state + 16 * i, o + 4 * channels * i, to, dims)
 
 
-def attend_f16(rows, group, dims, channels, n, q, positions, blocks, layer, k, ks, v, vs, scratch, out, stride):
+def attend_f16(rows, group, dims, channels, n, q, positions, window, blocks, layer, k, ks, v, vs, scratch, out, stride):
     """`attend` over f16 keys and values; compiled by kernels/entry.py."""
     parts = (k, ks, v, vs)
-    attend(rows, group, dims, channels, n, q, positions, blocks, layer, parts, scratch, out, stride, 1, None)
+    attend(rows, group, dims, channels, n, q, positions, window, blocks, layer, parts, scratch, out, stride, 1, None)
 
 
-def attend_q8_0(rows, group, dims, channels, n, q, positions, blocks, layer, k, ks, v, vs, scratch, out, stride):
+def attend_q8_0(
+    rows, group, dims, channels, n, q, positions, window, blocks, layer, k, ks, v, vs, scratch, out, stride
+):
     """`attend` over q8_0 keys and values; compiled by kernels/entry.py."""
     parts = (k, ks, v, vs)
-    attend(rows, group, dims, channels, n, q, positions, blocks, layer, parts, scratch, out, stride, None, 1)
+    attend(rows, group, dims, channels, n, q, positions, window, blocks, layer, parts, scratch, out, stride, None, 1)

@@ -52,7 +52,7 @@ def product(kind: str) -> int:
 
 def attend(kv_type: str) -> int:
     """The address of attention over a KV type."""
-    return _address(_ATTENTION[kv_type], 16)
+    return _address(_ATTENTION[kv_type], 17)
 
 
 def write_kv(kv_type: str) -> int:
@@ -63,7 +63,7 @@ def write_kv(kv_type: str) -> int:
 def compile_forward() -> None:
     """Compile, or load from the cache, the forward pass."""
     table = types.Array(types.int64, 1, "C")
-    forward.compile((types.int64, table, types.Array(types.int64, 2, "C"), table, types.float64))
+    forward.compile((types.int64, table, types.Array(types.int64, 2, "C"), table, types.Array(types.float64, 1, "C")))
 
 
 def compile_rope() -> None:

@@ -117,11 +117,11 @@ def _rope_phase(shape, batch, layer):
 
 
 @njit(**OPTIONS)
-def _attention_phase(me, shape, batch, layer):
+def _attention_phase(me, shape, batch, layer, scale):
     """One unit: a tile of tokens of one session with one KV head."""
     sync, heads, dims = batch[P.SYNC], shape[P.KV_HEADS], shape[P.HEAD_DIM]
     group = shape[P.HEADS] // heads
-    scale = np.float32(1.0 / np.sqrt(np.float64(dims)))
+    window = load_i64(shape[P.WINDOWS] + 8 * layer)
     scratch = batch[P.SCRATCH] + batch[P.SCRATCH_STRIDE] * me
     unit = take(sync)
     while unit < batch[P.TILES] * heads:
@@ -150,6 +150,7 @@ def _attention_phase(me, shape, batch, layer):
                 shape[P.SCALE_BLOCKS],
                 scratch,
                 batch[P.POSITIONS] + 8 * first,
+                window,
                 table,
                 layer * shape[P.LAYER_BYTES],
                 k,
@@ -208,14 +209,15 @@ def _output_phase(shape, batch, eps):
 
 
 @njit(**OPTIONS)
-def forward(me, shape, matrices, batch, eps):
+def forward(me, shape, matrices, batch, constants):
     """All layers over the rows of one batch; every thread calls it with its own `me`. Llama, Touvron et al. 2023.
 
-    shape, matrices, batch: int64 tables (kernels/plan.py). eps: of the norms. Writes keys and values into the rows'
-    blocks, and float32 logits and last hidden states of the output rows. Never raises (NUMERICS rule 7).
+    shape, matrices, batch: int64 tables; constants: a float64 table (kernels/plan.py). Writes keys and values into the
+    rows' blocks, and float32 logits and last hidden states of the output rows. Never raises (NUMERICS rule 7).
     """
     default_rounding()
     rows, x_stride = batch[P.ROWS], shape[P.DIM_STRIDE]
+    eps, scale = constants[P.NORM_EPS], np.float32(constants[P.ATTENTION_SCALE])
     # As variables, for Numba compiles a function anew for each literal that it is given.
     one, two, three = np.int64(1), np.int64(2), np.int64(3)
     for layer in range(shape[P.LAYERS]):
@@ -224,7 +226,7 @@ def forward(me, shape, matrices, batch, eps):
         y = batch[P.Y]
         _products(matrices, at + P.WQ, three, batch, y, x_stride, P.Q, P.Q_STRIDE, rows)
         _rope_phase(shape, batch, layer)
-        _attention_phase(me, shape, batch, layer)
+        _attention_phase(me, shape, batch, layer, scale)
         x, stride = batch[P.ATTENDED], batch[P.ATTENDED_STRIDE]
         _codes_phase(shape, batch, x, stride, shape[P.HEADS] * shape[P.HEAD_DIM])
         _products(matrices, at + P.WO, one, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)

@@ -29,8 +29,19 @@ from __future__ import annotations
     QUANTIZED,  # 1 where any matrix wants codes of the activations
     ATTEND,  # addresses of the kernels for the KV type
     WRITE_KV,
+    WINDOWS,  # address of (layers,) int64: how many of the newest keys a row sees, its own included
     SHAPE_SIZE,
-) = range(23)
+) = range(24)
+
+# How many keys a row sees in a layer where it sees all.
+ALL_KEYS = 1 << 40
+
+# constants (float64): fixed for a model
+(
+    NORM_EPS,
+    ATTENTION_SCALE,  # queries are multiplied by it, rounded to float32
+    CONSTANTS_SIZE,
+) = range(3)
 
 # matrices (int64, one row each): 7 a layer in this order, then the output head
 WQ, WK, WV, WO, GATE, UP, DOWN = range(7)

@@ -54,13 +54,15 @@ class Llama:
             weights=weights,
         )
 
-    def logits(self, tokens, round_kv=lambda values: values) -> np.ndarray:
+    def logits(self, tokens, round_kv=lambda values: values, windows=None) -> np.ndarray:
         """float64 (n, vocabulary): row i is the prediction after tokens[: i + 1]. `round_kv` is applied to the
-        rotated keys and to the values, as a cache of fewer bits would."""
+        rotated keys and to the values, as a cache of fewer bits would. `windows`: how many of the newest keys a row
+        sees in each layer, its own included; all without it."""
         w = self.weights
         x = w["token_embd.weight"][np.asarray(tokens)]
         for layer in range(self.layers):
-            x = x + self._attention(_norm(x, w[f"blk.{layer}.attn_norm.weight"], self.eps), layer, round_kv)
+            window = windows[layer] if windows else len(x)
+            x = x + self._attention(_norm(x, w[f"blk.{layer}.attn_norm.weight"], self.eps), layer, round_kv, window)
             h = _norm(x, w[f"blk.{layer}.ffn_norm.weight"], self.eps)
             gate = h @ w[f"blk.{layer}.ffn_gate.weight"].T
             up = h @ w[f"blk.{layer}.ffn_up.weight"].T
@@ -68,7 +70,7 @@ class Llama:
         x = _norm(x, w["output_norm.weight"], self.eps)
         return x @ w.get("output.weight", w["token_embd.weight"]).T
 
-    def _attention(self, h, layer, round_kv):
+    def _attention(self, h, layer, round_kv, window):
         """float64 (n, dim): causal self-attention of the normalized states h (n, dim)."""
         n, w = len(h), self.weights
         q = (h @ w[f"blk.{layer}.attn_q.weight"].T).reshape(n, self.heads, self.head_dim)
@@ -78,7 +80,8 @@ class Llama:
         group = self.heads // self.kv_heads
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(self.head_dim)
-        scores = np.where(np.tril(np.ones((n, n), bool)), scores, -np.inf)
+        behind = np.arange(n)[:, None] - np.arange(n)[None]
+        scores = np.where((behind >= 0) & (behind < window), scores, -np.inf)
         p = np.exp(scores - scores.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
         out = np.einsum("hij,jhd->ihd", p, v).reshape(n, self.heads * self.head_dim)

@@ -1,0 +1,84 @@
+"""Sliding windows: a row sees its newest keys only, and its bits depend on nothing but position, window and keys."""
+
+import numpy as np
+import pytest
+from conformance import make_models
+from reference.llama import Llama, round_f16
+
+WINDOWS = (1, 2, 63, 64, 65, 100, 128)
+ALL = 1 << 40
+
+
+@pytest.fixture
+def windowed(model_file):
+    """(name, windows of the layers, options) -> an open model whose layers see that many keys."""
+    from engine.model import Model
+
+    opened = []
+
+    def find(name, windows, **options):
+        model = Model.open(model_file(name), **options)
+        opened.append(model)
+        model._runner._windows[:] = windows
+        return model
+
+    yield find
+    for model in opened:
+        model.close()
+
+
+def tokens(model, count, seed=70):
+    return make_models.token_list(model.vocabulary_size, count, seed=seed)
+
+
+@pytest.mark.parametrize("window", [*WINDOWS, ALL])
+def test_a_window_is_the_references(windowed, model_file, window):
+    model = windowed("f32-head64", [window, ALL], threads=2)
+    ids = tokens(model, 150)
+    expected = Llama.read(model_file("f32-head64")).logits(ids, round_f16, [window, ALL])
+    assert np.abs(model.all_logits(ids) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def digests(model, ids, chunks, windows):
+    """The logits' digest behind every chunk."""
+    session, out, at = model.new_session(), {}, 0
+    model._runner._windows[:] = windows
+    for chunk in chunks:
+        model.prefill(session, ids[at : at + chunk])
+        at += chunk
+        out[at] = session.logits_digest()
+    return out
+
+
+@pytest.mark.parametrize("name", ["f32-head64", "f32-head8", "q4_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_any_split_gives_the_same_bytes(windowed, name, kv_type):
+    models = [windowed(name, ALL, threads=threads, kv_type=kv_type) for threads in (1, 2, 3)]
+    layers = len(models[0]._runner._windows)
+    ids = tokens(models[0], 260)
+    for window in (*WINDOWS, ALL):
+        windows = [window, *[ALL, 64][: layers - 1]]
+        found = [
+            digests(models[0], ids, [1] * 260, windows),
+            digests(models[1], ids, [130, *[1] * 130], windows),
+            digests(models[2], ids, [63, 1, 1, 66, 129], windows),
+        ]
+        for at in found[1]:
+            assert found[1][at] == found[0][at], f"window {window}, {at} tokens"
+        for at in found[2]:
+            assert found[2][at] == found[0][at], f"window {window}, {at} tokens"
+
+
+def test_what_lies_before_the_window_is_never_multiplied(windowed):
+    """NaN in a key or value that no row sees must not reach the logits."""
+    model = windowed("f32-head64", 70, threads=2)
+    ids = tokens(model, 140)
+    session = model.new_session()
+    model.prefill(session, ids)
+    expected = session.logits_digest()
+    session.truncate(139)
+    for block, unseen in zip(session._blocks, (64, 6), strict=False):
+        for part, view in session.layout._views(block):
+            session.layout._tokens(part, view, 0, unseen)[...] = 0x7E00  # halves of NaN
+    model.step([session], [ids[139]])
+    assert session.logits_digest() == expected
