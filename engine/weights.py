@@ -1,48 +1,21 @@
-"""Tensors of a GGUF as the kernels want them: checked, and repacked into groups of 16 interleaved rows.
-
-Any supported type may stand in any matrix. Repacking moves whole codes and scales about and computes nothing.
-"""
+"""Tensors of a GGUF as the kernels want them: checked, and repacked. Any supported type may stand in any matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.errors import BadTensor, MissingTensor, UnsupportedFeature, UnsupportedTensorType
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
+from engine.quants import SUPPORTED, Bytes, Embedding, Floats
+from engine.repack import GROUP, Matrix, packed_size, repack
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-
-GROUP = 16
 _LINE = 64  # bytes of a cache line
-_PLAIN = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}
-# One block of 32 codes of a row as GGUF stores it: a half scale, then the codes as 4-byte units.
-_BLOCKS = {
-    "Q4_0": np.dtype([("scale", "<u2"), ("codes", "<u4", 4)]),
-    "Q8_0": np.dtype([("scale", "<u2"), ("codes", "<u4", 8)]),
-}
-SUPPORTED = frozenset(_PLAIN) | frozenset(_BLOCKS)
 LAYER_MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A repacked (rows, columns) matrix: `groups` of 16 rows, the last padded with zeros, and `steps` over k."""
-
-    kind: str
-    rows: int
-    columns: int
-    groups: int
-    steps: int
-    group_bytes: int
-    data: Bytes
 
 
 @dataclass(frozen=True)
@@ -60,33 +33,6 @@ class Weights:
     def kinds(self) -> frozenset[str]:
         """The tensor types that the kernels must handle."""
         return frozenset(m.kind for m in self.matrices)
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The token embedding, read row by row from the file's map."""
-
-    kind: str
-    raw: Bytes  # (vocabulary, bytes a row)
-    dim: int
-
-    def rows(self, tokens: Sequence[int]) -> Floats:
-        """float32 (n, dim) of the tokens; every value is exact, so how it is computed does not matter."""
-        raw = np.ascontiguousarray(self.raw[np.asarray(tokens, np.int64)])
-        n = len(tokens)
-        if self.kind == "F32":
-            return raw.view("<f4").astype(np.float32).reshape(n, self.dim)
-        if self.kind == "F16":
-            return raw.view("<f2").astype(np.float32).reshape(n, self.dim)
-        if self.kind == "BF16":
-            return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(n, self.dim)
-        block = raw.reshape(-1).view(_BLOCKS[self.kind]).reshape(n, -1)
-        scale = block["scale"].copy().view("<f2").astype(np.float32)[..., None]
-        codes = np.ascontiguousarray(block["codes"]).view(np.uint8)
-        if self.kind == "Q8_0":
-            return (codes.view(np.int8).astype(np.float32) * scale).reshape(n, self.dim)
-        nibbles = np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.int8) - np.int8(8)
-        return (nibbles.astype(np.float32) * scale).reshape(n, self.dim)
 
 
 def load_weights(
@@ -196,45 +142,3 @@ class _Reader:
         for name in self._gguf.tensors:
             if name not in self._seen:
                 raise UnsupportedFeature(f"the tensor '{name}'")
-
-
-def packed_size(kind: str, rows: int, columns: int) -> tuple[int, int, int]:
-    """(groups, steps over k, bytes a group) of a repacked matrix."""
-    groups = -(-rows // GROUP)
-    if kind in _PLAIN:
-        return groups, columns, columns * GROUP * np.dtype(_PLAIN[kind]).itemsize
-    units = _BLOCKS[kind]["codes"].shape[0]
-    return groups, columns // 32, columns // 32 * (32 + 64 * units)
-
-
-def repack(kind: str, raw: Bytes, rows: int, columns: int, out: Bytes | None = None) -> Matrix:
-    """Interleave 16 rows at a time into `out`. raw: uint8 (rows, bytes a row), as GGUF stores the type.
-
-    Plain types: (group, k, 16 rows). Quantized: (group, block of 32 k) of 16 half scales, then (unit of 4 bytes, 16
-    rows); a Q4_0 unit holds k, k+1, k+2, k+3 in its low and k+16, … in its high nibbles, as in the file.
-    """
-    groups, steps, group_bytes = packed_size(kind, rows, columns)
-    if out is None:
-        out = np.empty(groups * group_bytes, np.uint8)
-    matrix = Matrix(kind, rows, columns, groups, steps, group_bytes, out)
-    if kind in _PLAIN:
-        values = _padded(raw.view(_PLAIN[kind]).reshape(rows, columns), groups)
-        target = out.view(_PLAIN[kind]).reshape(groups, columns, GROUP)
-        target[...] = values.reshape(groups, GROUP, columns).transpose(0, 2, 1)
-        return matrix
-    source = _padded(raw.reshape(-1).view(_BLOCKS[kind]).reshape(rows, steps), groups)
-    source = source.reshape(groups, GROUP, steps)
-    units = _BLOCKS[kind]["codes"].shape[0]
-    blocks = out.reshape(groups, steps, 32 + 64 * units)
-    blocks[:, :, :32].view(np.uint16)[...] = source["scale"].transpose(0, 2, 1)
-    codes: Any = blocks[:, :, 32:].view(np.uint32).reshape(groups, steps, units, GROUP)
-    codes[...] = source["codes"].transpose(0, 2, 3, 1)
-    return matrix
-
-
-def _padded(values: npt.NDArray[Any], groups: int) -> npt.NDArray[Any]:
-    """The rows, and zero rows up to a whole number of groups."""
-    missing = groups * GROUP - values.shape[0]
-    if missing == 0:
-        return values
-    return np.concatenate([values, np.zeros((missing, values.shape[1]), values.dtype)])

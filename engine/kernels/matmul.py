@@ -4,7 +4,7 @@ One tile is 16 rows by T tokens. The 16 rows lie across the lanes of a vector, s
 in order, and neither T, nor the number of tokens, nor the vector width of the machine can change its bits (NUMERICS
 rule 1). T = 1 is decode, T = TILE shares each load and unpacking of the weights among as many tokens.
 
-Weights come repacked (engine/weights.py): groups of 16 rows. In a group, for quantized types, each 32-wide block of k
+Weights come repacked (engine/repack.py): groups of 16 rows. In a group, for quantized types, each 32-wide block of k
 holds 16 half scales and then chunks of 64 bytes in which lane r's four bytes belong to row r; for plain types each k
 holds 16 values. Activations are float32 rows, or codes of 8 bits with one scale and one sum a block (kernels/rows.py):
 TILE tokens lie together, block by block, so that a tile reads one stream. Token t's block k begins at

@@ -19,7 +19,8 @@ from engine.errors import (
 )
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
-from engine.weights import load_weights, repack
+from engine.repack import repack
+from engine.weights import load_weights
 from tests.conformance.make_models import vocabulary
 
 DIM, FFN, VOCABULARY = 64, 96, 400
