@@ -7,7 +7,8 @@ kernels come with the first token, or with `warm_up`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from types import MappingProxyType
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from engine.gguf import GGUF
     from engine.tokenizer import Tokenizer
 
-FloatArray = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
 
 MAX_TOKENS = (1 << 31) - 1
 XTC_STREAM = 1  # of the dice; the draw itself has stream 0
@@ -164,34 +165,18 @@ def sample(
     logits float32 (vocabulary,); tokens the whole list so far; `breakers` the ids that end a repetition for DRY
     (`dry_breakers`), ascending. Raises NonFiniteLogits; ValueError for a dice key that is not 16 bytes.
     """
-    kernels = _kernels()
-    values = _penalized(logits, tokens, settings, breakers)
     temperature = settings.temperature if settings.temperature >= _GREEDY_BELOW else 0.0
     xtc = False
     if settings.xtc_probability > 0 and settings.xtc_threshold <= 0.5:
         xtc = dice.uniform(dice_key, position, XTC_STREAM) <= settings.xtc_probability
-    k = len(values) if settings.top_k <= 0 else min(settings.top_k, len(values))
+    top_k = settings.top_k
     if temperature == 0 and settings.typical_p >= 1 and not xtc:
-        k = min(k, 1)  # nothing in front of the choice can remove the best one
-    sorted_whole = k > kernels.HEAP_LIMIT
-    token = kernels.choose(
-        values,
-        np.empty(k, np.float64),
-        np.empty(k, np.int64),
-        np.empty(k, np.float64),
-        np.empty(k, np.float64),
-        *_sorting(len(values) if sorted_whole else k if settings.typical_p < 1 else 0),
-        float(settings.typical_p),
-        float(settings.top_p),
-        float(settings.min_p),
-        xtc,
-        float(settings.xtc_threshold),
-        float(temperature),
-        dice.uniform(dice_key, position) if temperature > 0 else 0.0,
-    )
+        top_k = 1  # nothing in front of the choice can remove the best one
+    u = dice.uniform(dice_key, position) if temperature > 0 else 0.0
+    token = _workspace().choose(logits, tokens, settings, breakers, top_k, temperature=temperature, xtc=xtc, u=u)
     if token < 0:
         raise NonFiniteLogits(position)
-    return int(token)
+    return token
 
 
 def likeliest(
@@ -205,15 +190,11 @@ def likeliest(
 
     Gives fewer where fewer have a chance. Raises NonFiniteLogits.
     """
-    kernels = _kernels()
-    values = _penalized(logits, tokens, settings, breakers)
-    k = min(count, len(values))
-    ids = np.empty(k, np.int64)
-    scratch = _sorting(len(values) if k > kernels.HEAP_LIMIT else 0)
-    found = kernels.best(values, np.empty(k, np.float64), ids, *scratch)
+    workspace = _workspace()
+    found = workspace.choose(logits, tokens, settings, breakers, count, wanted=count)
     if found < 0:
         raise NonFiniteLogits(len(tokens))
-    return [int(token) for token in ids[:found]]
+    return [int(token) for token in workspace.scratch[:found]]
 
 
 @lru_cache(maxsize=8)
@@ -241,72 +222,79 @@ def warm_up() -> None:
         likeliest(logits, [1, 2, 1], settings)
 
 
-def _penalized(
-    logits: npt.ArrayLike, tokens: Sequence[int], settings: SamplerSettings, breakers: Sequence[int]
-) -> FloatArray:
-    """A float64 copy of the logits with the penalties in it."""
-    kernels = _kernels()
-    s = settings
-    # A fresh float64 array always: one type, so one compilation, whatever came in (a restored state may be read-only).
-    values = np.array(logits, np.float64)
-    recent = np.zeros(0, np.int64)
-    if s.repeat_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0:
-        recent = _last(tokens, s.repeat_last_n)
-    if len(recent):
-        counts = np.zeros(len(values), np.int64)
-        kernels.penalize(
-            values,
-            recent,
-            counts,
-            float(s.repeat_penalty),
-            float(s.presence_penalty),
-            float(s.frequency_penalty),
+class _Workspace(threading.local):
+    """What the kernel works in; each thread has its own, and it only grows. Four megabytes for 262k tokens."""
+
+    def __init__(self) -> None:
+        from engine import jit
+
+        jit.prepare()
+        import engine.kernels.sampling as kernels
+
+        self._kernels = kernels
+        self._table = np.zeros(kernels.TABLE_SIZE, np.int64)
+        self._numbers = np.zeros(kernels.NUMBERS_SIZE, np.float64)
+        self._addresses = self._table.ctypes.data, self._numbers.ctypes.data
+        self._marks = np.zeros(0, np.int32)
+        self.scratch: Ids = np.zeros(0, np.int64)
+        self._breakers: tuple[Sequence[int], Ids] = ((), np.zeros(0, np.int64))
+
+    def choose(
+        self,
+        logits: npt.ArrayLike,
+        tokens: Sequence[int],
+        settings: SamplerSettings,
+        breakers: Sequence[int],
+        top_k: int,
+        *,
+        temperature: float = 0.0,
+        xtc: bool = False,
+        u: float = 0.0,
+        wanted: int = 0,
+    ) -> int:
+        """The chosen token, or how many of the `wanted` best ones begin the scratch; negative: not finite."""
+        s = settings
+        # Contiguous float32 always, whatever came in.
+        values = np.ascontiguousarray(logits, np.float32)
+        n = values.size
+        k = n if top_k <= 0 else min(top_k, n)
+        recent = dry = _NO_IDS
+        if s.repeat_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0:
+            recent = _last(tokens, s.repeat_last_n)
+        if s.dry_multiplier != 0 and s.dry_penalty_last_n != 0:
+            dry = _last(tokens, s.dry_penalty_last_n)
+            if self._breakers[0] is not breakers:
+                self._breakers = (breakers, np.array(breakers, np.int64))
+        stops = self._breakers[1] if len(dry) else _NO_IDS
+        if self._marks.size < n:
+            self._marks = np.zeros(n, np.int32)
+        size = int(self._kernels.scratch_bytes(n, k, len(recent), len(dry)))
+        if self.scratch.nbytes < size:
+            self.scratch = np.zeros(-(-size // 8), np.int64)
+        self._table[:] = (
+            *(values.ctypes.data, n, self.scratch.ctypes.data, self._marks.ctypes.data, k, min(wanted, k)),
+            *(recent.ctypes.data, len(recent), dry.ctypes.data, len(dry), stops.ctypes.data, len(stops)),
+            *(s.dry_allowed_length, xtc),
         )
-    if s.dry_multiplier != 0 and s.dry_penalty_last_n != 0:
-        recent = _last(tokens, s.dry_penalty_last_n)
-        kernels.penalize_repetition(
-            values,
-            recent,
-            np.empty(len(recent), np.int64),
-            np.zeros(len(values), np.int64),
-            np.array(breakers, np.int64),
-            float(s.dry_multiplier),
-            float(s.dry_base),
-            int(s.dry_allowed_length),
+        self._numbers[:] = (
+            *(s.repeat_penalty, s.presence_penalty, s.frequency_penalty, s.dry_multiplier, s.dry_base),
+            *(s.typical_p, s.top_p, s.min_p, s.xtc_threshold, temperature, u),
         )
-    return values
+        return int(self._kernels.choose(*self._addresses))
 
 
-def _sorting(size: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Scratch for sorting `size` candidates: keys, their copies, counts."""
-    return np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty((3, 2048), np.int64)
-
-
-def _last(tokens: Sequence[int], count: int) -> npt.NDArray[np.int64]:
+def _last(tokens: Sequence[int], count: int) -> Ids:
     """The last `count` tokens; all for a negative count."""
     return np.array(tokens if count < 0 else tokens[max(0, len(tokens) - count) :], np.int64)
 
 
-class _Kernels:
-    """The kernels' module, once it is imported."""
-
-    HEAP_LIMIT: int
-    choose: Callable[..., int]
-    best: Callable[..., int]
-    penalize: Callable[..., None]
-    penalize_repetition: Callable[..., None]
-
-
-def _kernels() -> _Kernels:
+def _workspace() -> _Workspace:
+    """This thread's workspace; its first use imports the kernels."""
     global _loaded  # noqa: PLW0603 - an import that is wanted late and once
     if _loaded is None:
-        from engine import jit
-
-        jit.prepare()
-        import engine.kernels.sampling
-
-        _loaded = engine.kernels.sampling  # type: ignore[assignment]
-    return _loaded  # type: ignore[return-value]
+        _loaded = _Workspace()
+    return _loaded
 
 
-_loaded: _Kernels | None = None
+_NO_IDS: Ids = np.zeros(0, np.int64)
+_loaded: _Workspace | None = None

@@ -189,12 +189,15 @@ load_i8x16 = _op(I32x16, _N)(lambda b, at: b.sext(load(b, at, ir.VectorType(I8, 
 load_f32 = _op(types.float32, _N)(lambda b, at: load(b, at, F32))
 load_i32 = _op(types.int32, _N)(lambda b, at: load(b, at, I32))
 load_i64 = _op(types.int64, _N)(lambda b, at: load(b, at, I64))
+load_f64 = _op(types.float64, _N)(lambda b, at: load(b, at, F64))
 load_half = _op(types.float32, _N)(
     lambda b, at: b.extract_element(half_to_f32(b, splat(b, load(b, at, I16), VI16)), ir.Constant(I32, 0))
 )
 store_f32x16 = _op(types.void, _N, F32x16)(_store)
 store_f32 = _op(types.void, _N, types.float32)(_store)
 store_i32 = _op(types.void, _N, types.int32)(_store)
+store_i64 = _op(types.void, _N, types.int64)(_store)
+store_f64 = _op(types.void, _N, types.float64)(_store)
 store_half16 = _op(types.void, _N, F32x16)(lambda b, at, x: _store(b, at, f32_to_half(b, x)))
 store_half = _op(types.void, _N, types.float32)(
     lambda b, at, x: _store(b, at, b.extract_element(f32_to_half(b, splat(b, x, VF)), ir.Constant(I32, 0)))

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf
 import numpy as np
@@ -19,6 +20,7 @@ from engine.jit import prepare
 from engine.sampler import SamplerSettings, dry_breakers, likeliest, sample
 
 prepare()  # gives the kernels below their place in the cache
+from engine.kernels import ordering  # noqa: E402
 from engine.kernels import sampling as kernels  # noqa: E402
 from engine.kernels.scalar_math import exp64, log64  # noqa: E402
 
@@ -81,7 +83,9 @@ def test_heap_and_radix_sort_agree(size):
 def sorted_indices(values, falling):
     n = len(values)
     keys, other = np.arange(n + 2, dtype=np.uint64), np.empty(n + 2, np.uint64)
-    kernels.sort_indices(n, np.array(values, np.float64), falling, keys, other, np.empty((3, 2048), np.int64))
+    values, counts = np.array(values, np.float64), np.empty((3, 2048), np.int64)
+    addresses = [array.ctypes.data for array in (values, keys, other, counts)]
+    ordering.sort_indices(n, addresses[0], falling, *addresses[1:])
     assert keys[n:].tolist() == [n, n + 1]
     return keys[:n].tolist()
 
@@ -185,6 +189,49 @@ def test_large_vocabularies_equal_the_plain_chain(chain):
     assert checked > 8
 
 
+@given(
+    size=st.sampled_from([126, 127, 128, 129, 300, 1025, 1300]),
+    seed=st.integers(0, 1 << 32),
+    steps=st.sampled_from([0.0, 2.0, 16.0]),
+    touched=st.lists(st.integers(0, 1299), max_size=40),
+    chain=chains,
+)
+def test_chunks_and_penalized_tokens_beside_them_equal_the_plain_chain(size, seed, steps, touched, chain):
+    """Large enough for several of the stretches that are passed over as a whole, with many equal logits or none."""
+    logits = np.random.default_rng(seed).standard_normal(size) * 4
+    logits = (np.round(logits * steps) / steps if steps else logits).astype(np.float32)
+    logits[:: 7 + seed % 50] = -np.inf
+    tokens = [token % size for token in touched]
+    settings = make(**{"repeat_penalty": 1.25, **chain})
+    expected, margin = oracle(logits, tokens, settings)
+    near = [oracle(logits.astype(np.float64) * (1 + e), tokens, settings)[0] for e in (1e-9, -1e-9)]
+    if margin > 1e-9 and near == [expected, expected]:
+        assert sample(logits, tokens, settings, KEY, len(tokens)) == expected
+
+
+def test_equal_values_are_ordered_by_id_whether_penalized_or_not():
+    logits = np.zeros(2000, np.float32)
+    settings = make(presence_penalty=-1.0)
+    for count in (3, 1500):  # the heap's way and the sort's
+        assert likeliest(logits, [900, 30, 5], settings, count)[:5] == [5, 30, 900, 0, 1][:count]
+    logits[[7, 40]] = 1.0
+    for count in (4, 1500):
+        assert likeliest(logits, [900, 30, 5], settings, count)[:4] == [5, 7, 30, 40]
+
+
+def test_threads_have_workspaces_of_their_own():
+    rng = np.random.default_rng(3)
+    cases = [rng.standard_normal(size).astype(np.float32) for size in (50, 40_000, 700, 9000)]
+    settings = make(repeat_penalty=1.3, repeat_last_n=-1, top_k=30)
+
+    def chosen(logits):
+        return [sample(logits, list(range(40)), settings, KEY, position) for position in range(60)]
+
+    expected = [chosen(logits) for logits in cases]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(chosen, cases)) == expected
+
+
 def test_draws_follow_the_probabilities():
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     counts = np.bincount([sample(logits, [], make(), KEY, p) for p in range(4000)], minlength=4) / 4000
@@ -240,6 +287,16 @@ def test_logits_that_are_not_numbers(bad, chain):
     with pytest.raises(NonFiniteLogits) as error:
         sample(np.array(bad, np.float32), [0], make(**chain), KEY, 17)
     assert error.value.position == 17
+
+
+@pytest.mark.parametrize("at", [0, 100, 127, 128, 300, 390])
+def test_one_bad_logit_anywhere_is_found(at):
+    for bad in (math.nan, -math.nan, math.inf):
+        logits = np.zeros(391, np.float32)
+        logits[at] = bad
+        logits[[5, 200]] = -np.inf
+        with pytest.raises(NonFiniteLogits):
+            sample(logits, [], make(), KEY, 0)
 
 
 @given(
