@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _ATTEMPTS = 3
 _THREADS = 2
+_LARGE = 1 << 18  # bytes of a segment
 
 
 class Bundles:
@@ -135,12 +137,16 @@ class Bundles:
             except (DamagedFile, OSError) as error:
                 return None, error
 
-        if threads == 1 or len(pieces) < 2 * threads:
+        if threads == 1 or len(pieces) < 2 * threads or not self._is_large(pieces[0].path):
             return [attempt(piece) for piece in pieces]
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(attempt, pieces))
+
+    def _is_large(self, path: Path) -> bool:
+        """Whether two threads are worth their handing over: most of the work on a large file needs no interpreter."""
+        return (self._files.signature(path) or (0, 0, 0))[2] >= _LARGE
 
     def _decode(self, chain: Chain, piece: Piece) -> Mapping[str, np.ndarray]:
         """A piece's arrays. Raises DamagedFile, OSError."""
@@ -227,6 +233,7 @@ class Bundles:
         covered = found[-1][0].stop if found else 0
         written = reused = healed = 0
         with self._writer.batch() as batch:
+            todo: list[tuple[Piece, Chunk]] = []
             for chunk in chunks:
                 piece = Piece(chunk.start, chunk.stop, chain.segment(chunk.start, chunk.stop))
                 if self._is_whole(chain, piece, bad) or (chunk.stop <= covered and chunk.stop - chunk.start < BLOCK):
@@ -234,7 +241,9 @@ class Bundles:
                     continue
                 written += 1
                 healed += piece.path in bad
-                batch.add(piece.path, segment.encode(_segment_header(chain, piece), chunk.arrays))
+                todo.append((piece, chunk))
+            for piece, data in _encoded(chain, todo):
+                batch.add(piece.path, data)
             if logits is not None and not self._has_final(chain, logits, hidden):
                 arrays = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
                 header = {**_final_header(chain), "dice_key": dice_key.hex()}
@@ -268,6 +277,29 @@ class Bundles:
             name in arrays and arrays[name].dtype == array.dtype and arrays[name].tobytes() == array.tobytes()
             for name, array in wanted.items()
         )
+
+
+def _encoded(chain: Chain, todo: Sequence[tuple[Piece, Chunk]]) -> Iterator[tuple[Piece, bytes]]:
+    """The bytes of each piece, in order. Large ones are made in threads, a few ahead of whoever takes them."""
+
+    def one(piece: Piece, chunk: Chunk) -> bytes:
+        return segment.encode(_segment_header(chain, piece), chunk.arrays)
+
+    if len(todo) < 2 * _THREADS or sum(array.nbytes for array in todo[0][1].arrays.values()) < _LARGE:
+        for piece, chunk in todo:
+            yield piece, one(piece, chunk)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ahead: deque[tuple[Piece, Future[bytes]]] = deque()
+        for piece, chunk in todo:
+            ahead.append((piece, pool.submit(one, piece, chunk)))
+            if len(ahead) > 2 * _THREADS:
+                done, future = ahead.popleft()
+                yield done, future.result()
+        for piece, future in ahead:
+            yield piece, future.result()
 
 
 def _segment_header(chain: Chain, piece: Piece) -> dict[str, Any]:
