@@ -75,9 +75,15 @@ class Tokenizer(Protocol):
         """Ids that end a turn."""
 
     def encode(
-        self, text: str, *, add_bos: bool | None = None, parse_special: bool = False, continuation: bool = False
+        self,
+        text: str,
+        *,
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+        parse_special: bool = False,
+        continuation: bool = False,
     ) -> list[int]:
-        """Give the ids of a text; `continuation` adds neither BOS nor a dummy prefix."""
+        """Give the ids of a text; `continuation` adds neither BOS and EOS nor a dummy prefix."""
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Give the text of ids."""

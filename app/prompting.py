@@ -36,7 +36,7 @@ def next_turn(model: Model, place: Place, text: str, *, raw: bool = False) -> Tu
     readable = place.prompt_keys() <= {model.prompt_key}
     if raw:
         keep = len(tokens) if readable else 0
-        new = model.tokenizer.encode(text, continuation=keep > 0)
+        new = model.tokenizer.encode(text, add_eos=False, continuation=keep > 0)
         return TurnPlan(keep, tuple(new), len(tokens) - keep)
     history = [*place.history(), Past("user", text, ())]
     grows = readable and place.system() == place.system_was()

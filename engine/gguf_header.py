@@ -109,13 +109,17 @@ class StringArray(Sequence[str]):
 
     def raw(self) -> list[bytes]:
         """The elements as they lie in the file (a fresh list)."""
-        region, position, unpack = self._buffer[self._start : self._stop], 0, _U64.unpack_from
+        region, position, unpack = self.region(), 0, _U64.unpack_from
         elements = []
         for _ in range(self._count):
             start = position + 8
             position = start + unpack(region, position)[0]
             elements.append(region[start:position])
         return elements
+
+    def region(self) -> bytes:
+        """All elements with their lengths, as they lie in the file (a copy)."""
+        return self._buffer[self._start : self._stop]
 
     def strings(self) -> list[str]:
         """The elements as text (one kept list: do not write to it)."""

@@ -33,7 +33,7 @@ class FakeTokenizer:
     bos_id, eos_id = BOS, END
     add_bos = True
 
-    def encode(self, text, *, add_bos=None, parse_special=False, continuation=False):
+    def encode(self, text, *, add_bos=None, add_eos=None, parse_special=False, continuation=False):
         ids = list(text.encode("utf-8", "surrogateescape"))
         return ([BOS] if add_bos or (add_bos is None and not continuation) else []) + ids
 

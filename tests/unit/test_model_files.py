@@ -168,7 +168,7 @@ def test_a_tokenizer_of_another_kind_or_size_is_named(tmp_path: Path) -> None:
     from engine.model import Model
 
     with pytest.raises(UnsupportedTokenizer):
-        Model.open(write(tmp_path / "m.gguf", tokenizer="gpt2"))
+        Model.open(write(tmp_path / "m.gguf", tokenizer="t5"))
     fewer = np.zeros((VOCABULARY - 16, DIM), np.float32)
     with pytest.raises(EngineError, match=str(VOCABULARY)):
         Model.open(write(tmp_path / "n.gguf", change={"token_embd.weight": fewer}))

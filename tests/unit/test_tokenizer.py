@@ -9,46 +9,10 @@ import pytest
 import sentencepiece
 
 from engine.errors import BadGGUF, EngineError, UnsupportedTokenizer
-from engine.gguf import GGUF
-from engine.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Parse, Tokenizer
+from engine.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Parse
+from tests.unit.vocabularies import corpus, load, write_gguf
 
 TEXT_TYPE = {"is_unknown": UNKNOWN, "is_control": CONTROL, "is_byte": BYTE, "is_unused": 5}
-
-
-def corpus():
-    """Sentences made from a few word lists, some with umlauts, digits, emoji and runs of spaces."""
-    rng = random.Random(11)
-    names = ["Anna", "Björn", "Chloé", "Dmitri", "Žofie", "李雷"]
-    verbs = ["saves", "forks", "names", "restores", "forgets", "finds"]
-    things = ["the branch", "a savepoint", "an old turn", "café №5", "the dice 😀", "x = 12345", "  two  spaces"]
-    return [f"{rng.choice(names)} {rng.choice(verbs)} {rng.choice(things)}, {rng.randrange(999)}." for _ in range(4000)]
-
-
-def write_gguf(path, pieces, scores, types, **fields):
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(pieces)
-    if scores is not None:
-        writer.add_token_scores(scores)
-    if types is not None:
-        writer.add_token_types(types)
-    for name, value in fields.items():
-        key = f"tokenizer.ggml.{name}"
-        if isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
-        else:
-            writer.add_string(key.replace("tokenizer.ggml.general_", "general."), value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path
-
-
-def load(path):
-    with GGUF.open(path) as opened:
-        return Tokenizer.from_gguf(opened)
 
 
 @pytest.fixture(scope="module")
@@ -196,13 +160,13 @@ def test_end_of_turn_tokens(tmp_path):
     types = [*BASE_TYPES, CONTROL, USER_DEFINED, NORMAL, CONTROL, CONTROL]
     scores = [*BASE_SCORES, *[0.0] * 5]
     tokenizer = load(write_gguf(tmp_path / "e.gguf", pieces, scores, types, eot_token_id=12))
-    # 11 looks like a marker but is a normal token; 12 is named by the file.
-    assert tokenizer.end_ids == {2, 9, 10, 12}
+    # The text decides, whatever type the file gives; 12 is named by the file.
+    assert tokenizer.end_ids == {2, 9, 10, 11, 12}
     assert tokenizer.is_end_of_turn(9)
     assert not tokenizer.is_end_of_turn(13)
-    # A USER_DEFINED marker steers the chat: content never makes it.
-    assert 10 in tokenizer.encode("a<|eot_id|>")
-    assert 10 not in tokenizer.encode_parts([("a<|eot_id|>", Parse.CONTENT)])
+    # What steers the chat is no plain text, even where the file says so.
+    assert 10 not in tokenizer.encode("a<|eot_id|>")
+    assert 10 in tokenizer.encode("a<|eot_id|>", parse_special=True)
 
 
 def test_ids_outside_the_vocabulary_mean_none(tmp_path):
@@ -210,7 +174,7 @@ def test_ids_outside_the_vocabulary_mean_none(tmp_path):
     tokenizer = load(path)
     assert tokenizer.bos_id is None
     assert tokenizer.eos_id is None
-    assert tokenizer.end_ids == frozenset()
+    assert tokenizer.end_ids == {2}  # by its text
     assert tokenizer.encode("ab") == tokenizer.encode("ab", add_bos=True)
 
 
@@ -264,14 +228,17 @@ def test_contradicting_fields(tmp_path, change, field):
 
 
 def test_another_kind_is_named(tmp_path):
-    writer = gguf.GGUFWriter(tmp_path / "g.gguf", "llama")
-    writer.add_tokenizer_model("gpt2")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
     with pytest.raises(UnsupportedTokenizer) as unsupported:
-        load(tmp_path / "g.gguf")
-    assert unsupported.value.name == "gpt2"
+        load(write_gguf(tmp_path / "g.gguf", BASE, None, None, model="t5"))
+    assert unsupported.value.name == "t5"
+
+
+def test_eos_where_the_file_wants_it(tmp_path):
+    tokenizer = load(write_gguf(tmp_path / "e.gguf", BASE, BASE_SCORES, BASE_TYPES, add_eos_token=True))
+    assert tokenizer.encode("ab") == [1, 6, 7, 2]
+    assert tokenizer.encode("ab", add_eos=False) == [1, 6, 7]
+    assert tokenizer.encode("ab", add_bos=False) == tokenizer.encode("▁ab", continuation=True) == [6, 7]
+    assert tokenizer.encode("ab", continuation=True, add_eos=True) == [7, 2]
 
 
 def test_digest_covers_what_decides_ids(trained, tmp_path):
