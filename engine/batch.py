@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.hyperparameters import Hyperparameters
 from engine.kernels import entry, plan
-from engine.kernels.attention import ROWS_AT_ONCE
+from engine.kernels.attention import partial_bytes, scratch_bytes
 from engine.kernels.matmul import TILE
 from engine.kernels.sync import SYNC_BYTES
 from engine.kv import BLOCK, KVLayout
@@ -21,7 +21,10 @@ from engine.weights import Weights
 Floats = npt.NDArray[np.float32]
 Table = npt.NDArray[np.int64]
 
-_TILE_ROWS = 32  # query rows that share a pass over a KV head's blocks
+_TILE_ROWS = 128  # query rows that share a pass over a KV head's blocks
+_LEAST_BLOCKS = 4  # of a share
+_MOST_PARTIAL = 64 << 20  # bytes
+_UNITS_A_THREAD = 4
 
 
 def _up(n: int, to: int = 32) -> int:
@@ -155,14 +158,24 @@ class Runner:
         place(plan.SUMS, "sums", scales, padded, np.int32)
         table[plan.CODES_STRIDE], table[plan.SCALES_STRIDE] = codes * TILE, 4 * scales * TILE
         group = shape.heads // shape.kv_heads
-        tile = max(1, _TILE_ROWS // group)
-        scratch = (tile * group + ROWS_AT_ONCE) * (shape.head_dim + BLOCK + 2 * self._layout.channels + 4)
+        tiles = _tiles(runs, max(1, _TILE_ROWS // group))
+        tile = int(tiles[:, 1].max()) * group
+        scratch = scratch_bytes(tile, shape.head_dim, self._layout.channels) // 4 + tile * shape.head_dim
         place(plan.SCRATCH, "scratch", _up(scratch), self._pool.size)
         table[plan.SCRATCH_STRIDE] = 4 * _up(scratch)
+        blocks = max(-(-(r.start + r.count) // BLOCK) for r in runs)
+        items = len(tiles) * shape.kv_heads
+        partial = partial_bytes(tile, self._layout.channels) // 4 * blocks
+        shares = min(-(-_UNITS_A_THREAD * self._pool.size // items), blocks // _LEAST_BLOCKS)
+        if shares < 2 or self._pool.size == 1 or 4 * partial * items > _MOST_PARTIAL:
+            shares = 1
+        else:
+            place(plan.PARTIAL, "partial", partial, items)
+        place(plan.SHARES_DONE, "shares_done", 1, items, np.int64)
+        table[plan.SHARES], table[plan.PARTIAL_STRIDE] = shares, 4 * partial
         place(plan.SYNC, "sync", SYNC_BYTES // 8, 1, np.int64)
         positions = np.concatenate([np.arange(r.start, r.start + r.count, dtype=np.int64) for r in runs])
         tables = np.concatenate([np.full(r.count, r.table, np.int64) for r in runs])
-        tiles = _tiles(runs, tile)
         wanted = np.asarray(outputs, np.int64)
         for index, array in (
             (plan.POSITIONS, positions),

@@ -5,181 +5,105 @@ for all of them. A block gives each row m (largest score), p = exp(s - m), l (su
 blocks merge left to right, the division comes last. A row's result does not depend on which rows share its item: decode
 (few rows) and prefill (many) run this same code. Online softmax after Milakov and Gimelshein 2018.
 
-Keys lie as (dim, 64 tokens): the lanes are keys. Values lie as (64 tokens, dim): the lanes are channels. For q8_0,
-codes of 8 bits lie the same way, and one half scale stands for 32 dims of a token: (dim/32, 64) and (64, dim/32).
+Rows go in groups as large as the inner loops' tiles (kernels/tiles.py). What a block gives a group lies together: m
+and l, 16 lanes each, and o as (rows, channels). Either it is merged at once, or, where an item's blocks are shared out
+among threads, all blocks' results are kept and merged by whoever is last.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
 from engine.kernels.simd import (
-    F32,
-    I8,
-    I16,
-    I64,
     LANES,
-    VF,
-    VI16,
-    VI32,
     add_f32,
-    const,
     div_f32,
-    fma,
-    half_to_f32,
     lanes_below,
     largest_f32,
-    load,
     load_f32,
     load_f32x16,
     load_i64,
     max_f32,
     mul_f32,
-    splat,
     splat_f32,
-    store,
     store_f32,
     store_f32x16,
     sub_f32,
     sum_f32,
 )
+from engine.kernels.tiles import (
+    BLOCK,
+    MANY,
+    SOME,
+    VECTORS,
+    as_f16,
+    as_f32,
+    as_q8_0,
+    scores,
+    weigh,
+    widen_keys,
+    widen_values,
+)
 from engine.kernels.vector_math import OPTIONS, exp_nonpositive
 
-BLOCK = 64
-F16_KV, Q8_0_KV = 0, 1
-ROWS_AT_ONCE = 4
 _MINUS_INFINITY, _ZERO = np.float32(-np.inf), np.float32(0.0)
-VI8 = ir.VectorType(I8, LANES)
-
-
-def _emit_scores(b: Any, kv: int, rows: int, q: Any, q_stride: Any, k: Any, ks: Any, dims: Any, s: Any) -> None:
-    """s[r, 0:16] = fold over d of q[r, d] * key[d, 0:16], rows 256 bytes apart. Keys are read once for all rows."""
-    n = lambda v: ir.Constant(I64, v)
-    acc = [cgutils.alloca_once_value(b, const(VF, 0.0)) for _ in range(rows)]
-    for p in acc:
-        b.store(const(VF, 0.0), p)
-    with cgutils.for_range(b, dims) as loop:
-        d = loop.index
-        if kv == F16_KV:
-            key = half_to_f32(b, load(b, b.add(k, b.mul(d, n(2 * BLOCK))), VI16))
-        else:
-            codes = b.sitofp(b.sext(load(b, b.add(k, b.mul(d, n(BLOCK))), VI8), VI32), VF)
-            scale = half_to_f32(b, load(b, b.add(ks, b.mul(b.lshr(d, n(5)), n(2 * BLOCK))), VI16))
-            key = b.fmul(codes, scale)
-        for r in range(rows):
-            x = load(b, b.add(b.add(q, b.mul(n(r), q_stride)), b.mul(d, n(4))), F32)
-            b.store(fma(b, splat(b, x, VF), key, b.load(acc[r])), acc[r])
-    for r in range(rows):
-        store(b, b.load(acc[r]), b.add(s, n(4 * BLOCK * r)))
-
-
-@intrinsic(prefer_literal=True)
-def _scores(typingctx, kv, rows, q, q_stride, k, ks, dims, s):
-    """16 keys for a literal number of query rows; addresses and strides in bytes."""
-    which, count = kv.literal_value, rows.literal_value
-
-    def codegen(_c: Any, b: Any, _s: Any, a: Any) -> Any:
-        _emit_scores(b, which, count, *a[2:])
-        return ir.Constant(I8.as_pointer(), None)
-
-    return types.void(kv, rows, *[types.intp] * 6), codegen
-
-
-def _emit_weigh(b: Any, kv: int, rows: int, a: dict[str, Any]) -> None:
-    """o[r, 0:16] += fold over tokens [t0, t1) of p[r, t] * value[t, 0:16]; values are read once for all rows."""
-    n = lambda v: ir.Constant(I64, v)
-    out = [b.add(a["o"], b.mul(n(r), a["o_stride"])) for r in range(rows)]
-    acc = [cgutils.alloca_once_value(b, const(VF, 0.0)) for _ in range(rows)]
-    for r in range(rows):
-        b.store(load(b, out[r], VF), acc[r])
-    with cgutils.for_range_slice(b, a["t0"], a["t1"], n(1), I64) as (t, _):
-        at = b.add(a["v"], b.mul(t, a["v_stride"]))
-        if kv == F16_KV:
-            value = half_to_f32(b, load(b, at, VI16))
-        else:
-            scale = half_to_f32(b, splat(b, load(b, b.add(a["vs"], b.mul(t, a["vs_stride"])), I16), VI16))
-            value = b.fmul(b.sitofp(b.sext(load(b, at, VI8), VI32), VF), scale)
-        for r in range(rows):
-            p = load(b, b.add(b.add(a["p"], n(4 * BLOCK * r)), b.mul(t, n(4))), F32)
-            b.store(fma(b, splat(b, p, VF), value, b.load(acc[r])), acc[r])
-    for r in range(rows):
-        store(b, b.load(acc[r]), out[r])
-
-
-_WEIGH_ARGS = ("p", "t0", "t1", "v", "v_stride", "vs", "vs_stride", "o", "o_stride")
-
-
-@intrinsic(prefer_literal=True)
-def _weigh(typingctx, kv, rows, p, t0, t1, v, v_stride, vs, vs_stride, o, o_stride):
-    """16 channels for a literal number of query rows; addresses and strides in bytes."""
-    which, count = kv.literal_value, rows.literal_value
-
-    def codegen(_c: Any, b: Any, _s: Any, a: Any) -> Any:
-        _emit_weigh(b, which, count, dict(zip(_WEIGH_ARGS, a[2:], strict=True)))
-        return ir.Constant(I8.as_pointer(), None)
-
-    return types.void(kv, rows, *[types.intp] * 9), codegen
+_VECTOR = 4 * LANES
 
 
 @njit(**OPTIONS)
-def scores_f16(q, rows, dims, k, ks, keys, s):
-    """Scores of one f16 block: s (rows, 64) float32 for the first `keys` keys; q (rows, dims) float32."""
-    whole = rows - rows % ROWS_AT_ONCE
-    for t in range(0, keys, LANES):
-        for r in range(0, whole, ROWS_AT_ONCE):
-            _scores(F16_KV, ROWS_AT_ONCE, q + 4 * dims * r, 4 * dims, k + 2 * t, 0, dims, s + 4 * (BLOCK * r + t))
-        for r in range(whole, rows):
-            _scores(F16_KV, 1, q + 4 * dims * r, 4 * dims, k + 2 * t, 0, dims, s + 4 * (BLOCK * r + t))
+def group_rows(left):
+    """How many rows the next group has where `left` are left; more than `left` where it is filled up with copies."""
+    if left > SOME:
+        return MANY
+    return SOME if left > 1 else 1
 
 
 @njit(**OPTIONS)
-def scores_q8_0(q, rows, dims, k, ks, keys, s):
-    """As scores_f16, over codes k (dims, 64) i8 and scales ks (dims/32, 64) half."""
-    whole = rows - rows % ROWS_AT_ONCE
-    for t in range(0, keys, LANES):
-        for r in range(0, whole, ROWS_AT_ONCE):
-            _scores(Q8_0_KV, ROWS_AT_ONCE, q + 4 * dims * r, 4 * dims, k + t, ks + 2 * t, dims, s + 4 * (BLOCK * r + t))
-        for r in range(whole, rows):
-            _scores(Q8_0_KV, 1, q + 4 * dims * r, 4 * dims, k + t, ks + 2 * t, dims, s + 4 * (BLOCK * r + t))
+def _result_bytes(rows, channels):
+    """Bytes of what one block gives a group of `rows`: m, l and o."""
+    return 2 * _VECTOR + 4 * rows * channels
 
 
 @njit(**OPTIONS)
-def weigh_f16(p, rows, t0, t1, v, vs, scale_blocks, channels, o):
-    """o (rows, channels) += p (rows, 64) x values [t0, t1). rows is 1 or 4; f16 values (64, channels)."""
-    for c in range(0, channels, LANES):
-        if rows == ROWS_AT_ONCE:
-            _weigh(F16_KV, ROWS_AT_ONCE, p, t0, t1, v + 2 * c, 2 * channels, 0, 0, o + 4 * c, 4 * channels)
-        else:
-            _weigh(F16_KV, 1, p, t0, t1, v + 2 * c, 2 * channels, 0, 0, o + 4 * c, 4 * channels)
+def _results_bytes(rows, channels):
+    """Bytes of what one block gives all groups of an item of `rows`."""
+    total = 0
+    while rows > 0:
+        count = group_rows(rows)
+        total += _result_bytes(count, channels)
+        rows -= count
+    return total
+
+
+def scratch_bytes(rows: int, dims: int, channels: int) -> int:
+    """Bytes of scratch that `attend` wants for an item of `rows` query rows: see _layout."""
+    padded = rows + MANY
+    widened, scored = 4 * BLOCK * (dims + channels), 4 * BLOCK * MANY
+    fresh = 2 * _VECTOR + 4 * MANY * channels
+    return widened + scored + fresh + 4 * _VECTOR + padded * (2 * _VECTOR + 4 * channels + 4 * dims)
+
+
+def partial_bytes(rows: int, channels: int) -> int:
+    """Room for what one block gives all groups of an item of `rows` query rows: at least _results_bytes."""
+    return 2 * _VECTOR * -(-rows // SOME) + 4 * (rows + MANY) * channels
 
 
 @njit(**OPTIONS)
-def weigh_q8_0(p, rows, t0, t1, v, vs, scale_blocks, channels, o):
-    """As weigh_f16, over codes (64, channels) i8 and scales (64, scale_blocks) half."""
-    step = 2 * scale_blocks
-    for c in range(0, channels, LANES):
-        at = vs + 2 * (c // 32)
-        if rows == ROWS_AT_ONCE:
-            _weigh(Q8_0_KV, ROWS_AT_ONCE, p, t0, t1, v + c, channels, at, step, o + 4 * c, 4 * channels)
-        else:
-            _weigh(Q8_0_KV, 1, p, t0, t1, v + c, channels, at, step, o + 4 * c, 4 * channels)
+def seen(position, window, block):
+    """Which keys of an absolute block a row sees: [first, last) within it, empty where last <= first."""
+    return max(0, position + 1 - window - BLOCK * block), min(BLOCK, position + 1 - BLOCK * block)
 
 
 @njit(**OPTIONS)
-def _softmax_block(s, first, last):
+def _softmax(s, first, last):
     """Turn the scores [first, last) of one row into p in place; gives (m, l). `s` is the address of 64 float32."""
     low = splat_f32(_MINUS_INFINITY)
     m = low
     start = first - first % LANES
     for i in range(start, last, LANES):
-        seen = lanes_below(np.int32(last - i), load_f32x16(s + 4 * i), low)
-        m = max_f32(lanes_below(np.int32(first - i), low, seen), m)
+        x = lanes_below(np.int32(last - i), load_f32x16(s + 4 * i), low)
+        m = max_f32(lanes_below(np.int32(first - i), low, x), m)
     largest = largest_f32(m)
     total, zero = splat_f32(_ZERO), splat_f32(_ZERO)
     for i in range(start, last, LANES):
@@ -191,170 +115,285 @@ def _softmax_block(s, first, last):
 
 
 @njit(**OPTIONS)
-def _seen(position, window, block):
-    """Which keys of an absolute block a row sees: [first, last) within it, empty where last <= first."""
-    return max(0, position + 1 - window - BLOCK * block), min(BLOCK, position + 1 - BLOCK * block)
+def _softmax_whole(s):
+    """_softmax(s, 0, 64), without the masks."""
+    m = splat_f32(_MINUS_INFINITY)
+    for i in range(0, 4 * BLOCK, _VECTOR):
+        m = max_f32(load_f32x16(s + i), m)
+    largest = largest_f32(m)
+    total = splat_f32(_ZERO)
+    for i in range(0, 4 * BLOCK, _VECTOR):
+        p = exp_nonpositive(sub_f32(load_f32x16(s + i), splat_f32(largest)))
+        store_f32x16(s + i, p)
+        total = add_f32(total, p)
+    return largest, sum_f32(total)
 
 
 @njit(**OPTIONS)
-def _weights_of_merge(m_old, m_new):
-    """exp(m_old - m), exp(m_new - m) with m the larger, and m."""
-    m = m_new if m_new > m_old else m_old
-    a = largest_f32(exp_nonpositive(splat_f32(m_old - m)))
-    c = largest_f32(exp_nonpositive(splat_f32(m_new - m)))
-    return a, c, m
+def _score_group(kv, rows, q, k, ks, dims, keys, s, ahead):
+    """Scores of a group's rows with a block's first `keys` keys."""
+    for t in range(0, keys, LANES * VECTORS):
+        if rows == MANY:
+            scores(kv, MANY, q, k, ks, t, dims, s, ahead)
+        elif rows == SOME:
+            scores(kv, SOME, q, k, ks, t, dims, s, ahead)
+        else:
+            scores(kv, 1, q, k, ks, t, dims, s, ahead)
 
 
 @njit(**OPTIONS)
-def _merge(first, m_new, l_new, o_new, channels, state, o):
-    """Merge one block's (m, l, o) into a row's running state (m, l as two float32) and o. All addresses."""
-    if first:
-        store_f32(state, m_new)
-        store_f32(state + 4, l_new)
-        for c in range(0, 4 * channels, 64):
-            store_f32x16(o + c, load_f32x16(o_new + c))
-        return
-    a, w, m = _weights_of_merge(load_f32(state), m_new)
-    store_f32(state, m)
-    store_f32(state + 4, load_f32(state + 4) * a + l_new * w)
-    old, new = splat_f32(a), splat_f32(w)
-    for c in range(0, 4 * channels, 64):
-        kept = mul_f32(load_f32x16(o + c), old)
-        store_f32x16(o + c, add_f32(kept, mul_f32(load_f32x16(o_new + c), new)))
-
-
-@njit(**OPTIONS)
-def _finish(state, o, out, dims):
-    """out = o / l over `dims` float32; only these are written, for the next head's lie behind them."""
-    bottom = splat_f32(load_f32(state + 4))
-    whole = dims - dims % LANES
-    for c in range(0, whole, LANES):
-        store_f32x16(out + 4 * c, div_f32(load_f32x16(o + 4 * c), bottom))
-    for c in range(whole, dims):
-        store_f32(out + 4 * c, load_f32(o + 4 * c) / load_f32(state + 4))
-
-
-@njit(**OPTIONS)
-def _weigh_row(p, t0, t1, v, vs, scale_blocks, channels, o, kv_f16, kv_q8_0):
-    """The values [t0, t1), none where t1 <= t0, for one row alone."""
-    one = np.int64(1)
-    if t0 < t1:
-        if kv_f16 is not None:
-            weigh_f16(p, one, t0, t1, v, vs, scale_blocks, channels, o)
-        if kv_q8_0 is not None:
-            weigh_q8_0(p, one, t0, t1, v, vs, scale_blocks, channels, o)
+def _weigh_group(kv, rows, p, t0, t1, v, vs, scale_blocks, channels, o, go_on, ahead):
+    """The values [t0, t1) weighted for a group's rows; see `weigh`."""
+    whole = channels - channels % (LANES * VECTORS)
+    for c in range(0, whole, LANES * VECTORS):
+        if rows == MANY:
+            weigh(kv, MANY, VECTORS, p, t0, t1, v, vs, scale_blocks, channels, c, o, go_on, ahead)
+        elif rows == SOME:
+            weigh(kv, SOME, VECTORS, p, t0, t1, v, vs, scale_blocks, channels, c, o, go_on, ahead)
+        else:
+            weigh(kv, 1, VECTORS, p, t0, t1, v, vs, scale_blocks, channels, c, o, go_on, ahead)
+    for c in range(whole, channels, LANES):
+        if rows == MANY:
+            weigh(kv, MANY, 1, p, t0, t1, v, vs, scale_blocks, channels, c, o, go_on, ahead)
+        elif rows == SOME:
+            weigh(kv, SOME, 1, p, t0, t1, v, vs, scale_blocks, channels, c, o, go_on, ahead)
+        else:
+            weigh(kv, 1, 1, p, t0, t1, v, vs, scale_blocks, channels, c, o, go_on, ahead)
 
 
 @njit(**OPTIONS)
 def _clear(o, floats):
-    for c in range(0, 4 * floats, 64):
+    for c in range(0, 4 * floats, _VECTOR):
         store_f32x16(o + c, splat_f32(_ZERO))
 
 
 @njit(**OPTIONS)
+def _position(positions, row, rows, group):
+    """The position of a row's token; a row that only fills its group up has the last one's."""
+    return load_i64(positions + 8 * (min(row, rows - 1) // group))
+
+
+@njit(**OPTIONS)
+def _one_block(kv, first, count, rows, group, sizes, q, positions, window, j, where, ahead, s, result):
+    """What block j gives the `count` rows of a group from row `first` on: m, l and o at `result`.
+
+    sizes: (dims, channels, scale_blocks). where: addresses of (keys, key scales, values, value scales). ahead: where
+    the next block's keys and values lie, in bytes behind these. Rows that see nothing of the block get nothing of use.
+    """
+    dims, channels, scale_blocks = sizes
+    k, ks, v, vs = where
+    m, sums, o = result, result + _VECTOR, result + 2 * _VECTOR
+    # What all rows of the group see is weighed together, what only some see, row by row.
+    low, high, keys, uneven = 0, BLOCK, 0, False
+    for i in range(first, first + count):
+        begin, end = seen(_position(positions, i, rows, group), window, j)
+        uneven = uneven or (i > first and (begin != low or end != high))
+        low, high, keys = max(low, begin), min(high, end), max(keys, end)
+    if keys <= 0 or (not uneven and low >= high):
+        return
+    # As variables, for Numba compiles a function anew for each literal that it is given.
+    zero, one = np.int64(0), np.int64(1)
+    _score_group(kv, count, q, k, ks, dims, keys, s, ahead)
+    if not uneven:
+        for i in range(count):
+            at = s + 4 * BLOCK * i
+            top, total = _softmax_whole(at) if low == 0 and high == BLOCK else _softmax(at, low, high)
+            store_f32(m + 4 * i, top)
+            store_f32(sums + 4 * i, total)
+        _weigh_group(kv, count, s, low, high, v, vs, scale_blocks, channels, o, zero, ahead)
+        return
+    high = max(low, high)
+    _clear(o, count * channels)
+    for i in range(min(count, rows - first)):
+        begin, end = seen(_position(positions, first + i, rows, group), window, j)
+        if begin < end:
+            at = s + 4 * BLOCK * i
+            top, total = _softmax(at, begin, end)
+            store_f32(m + 4 * i, top)
+            store_f32(sums + 4 * i, total)
+            if begin < min(low, end):
+                own = o + 4 * channels * i
+                _weigh_group(kv, one, at, begin, min(low, end), v, vs, scale_blocks, channels, own, one, ahead)
+    if low < high:
+        _weigh_group(kv, count, s, low, high, v, vs, scale_blocks, channels, o, one, ahead)
+    for i in range(min(count, rows - first)):
+        begin, end = seen(_position(positions, first + i, rows, group), window, j)
+        if max(begin, high) < end:
+            own = o + 4 * channels * i
+            _weigh_group(
+                kv, one, s + 4 * BLOCK * i, max(begin, high), end, v, vs, scale_blocks, channels, own, one, ahead
+            )
+
+
+@njit(**OPTIONS)
+def _merge(first, count, rows, group, channels, positions, window, j, result, merged, state, o):
+    """Merge block j's result into the group's running m and l (at `state`) and o, for the rows that see the block.
+
+    merged: room for four vectors.
+    """
+    m_old, m_new = load_f32x16(state), load_f32x16(result)
+    m = max_f32(m_new, m_old)
+    a, w = exp_nonpositive(sub_f32(m_old, m)), exp_nonpositive(sub_f32(m_new, m))
+    total = add_f32(mul_f32(load_f32x16(state + _VECTOR), a), mul_f32(load_f32x16(result + _VECTOR), w))
+    store_f32x16(merged, m)
+    store_f32x16(merged + _VECTOR, total)
+    store_f32x16(merged + 2 * _VECTOR, a)
+    store_f32x16(merged + 3 * _VECTOR, w)
+    for i in range(min(count, rows - first)):
+        position = _position(positions, first + i, rows, group)
+        begin, end = seen(position, window, j)
+        if begin < end:
+            starts = j == max(0, position + 1 - window) // BLOCK
+            source = result if starts else merged
+            store_f32(state + 4 * i, load_f32(source + 4 * i))
+            store_f32(state + _VECTOR + 4 * i, load_f32(source + _VECTOR + 4 * i))
+            kept = splat_f32(load_f32(merged + 2 * _VECTOR + 4 * i))
+            new = splat_f32(load_f32(merged + 3 * _VECTOR + 4 * i))
+            own, fresh = o + 4 * channels * i, result + 2 * _VECTOR + 4 * channels * i
+            for c in range(0, 4 * channels, _VECTOR):
+                x = load_f32x16(fresh + c)
+                if not starts:
+                    x = add_f32(mul_f32(load_f32x16(own + c), kept), mul_f32(x, new))
+                store_f32x16(own + c, x)
+
+
+@njit(**OPTIONS)
+def _finish(rows, group, dims, channels, state, o, out, out_stride):
+    """out = o / l for all rows over `dims` float32; only these are written, for the next head's lie behind them."""
+    r, mine = 0, state
+    while r < rows:
+        count = group_rows(rows - r)
+        for i in range(min(count, rows - r)):
+            own = o + 4 * channels * (r + i)
+            to = out + out_stride * ((r + i) // group) + 4 * dims * ((r + i) % group)
+            total = load_f32(mine + _VECTOR + 4 * i)
+            whole = dims - dims % LANES
+            for c in range(0, whole, LANES):
+                store_f32x16(to + 4 * c, div_f32(load_f32x16(own + 4 * c), splat_f32(total)))
+            for c in range(whole, dims):
+                store_f32(to + 4 * c, load_f32(own + 4 * c) / total)
+        r += count
+        mine += 2 * _VECTOR
+
+
+@njit(**OPTIONS)
+def _arrange(q, rows, dims, to):
+    """Queries (rows, dims) as the tiles read them: each group as (dims, its rows), filled up with its last row."""
+    r = 0
+    while r < rows:
+        count = group_rows(rows - r)
+        for i in range(count):
+            row = q + 4 * dims * min(r + i, rows - 1)
+            for d in range(dims):
+                store_f32(to + 4 * (count * d + i), load_f32(row + 4 * d))
+        to += 4 * count * dims
+        r += count
+
+
+@njit(**OPTIONS)
+def blocks_seen(positions, tokens, window):
+    """The blocks [first, end) that any of an item's tokens sees."""
+    first = max(0, load_i64(positions) + 1 - window) // BLOCK
+    return first, load_i64(positions + 8 * (tokens - 1)) // BLOCK + 1
+
+
+@njit(**OPTIONS)
+def _layout(rows, sizes, scratch):
+    """Where an item's parts lie in the scratch: see the names where it is called, and scratch_bytes."""
+    dims, channels, _ = sizes
+    keys = scratch
+    values = keys + 4 * BLOCK * dims
+    s = values + 4 * BLOCK * channels
+    fresh = s + 4 * BLOCK * MANY
+    merged = fresh + _result_bytes(MANY, channels)
+    state = merged + 4 * _VECTOR
+    o = state + 2 * _VECTOR * (rows + MANY)
+    queries = o + 4 * (rows + MANY) * channels
+    return keys, values, s, fresh, merged, state, o, queries
+
+
+@njit(**OPTIONS)
 def attend(
-    rows,
-    group,
-    dims,
-    channels,
-    scale_blocks,
-    q,
-    positions,
-    window,
-    blocks,
-    layer_offset,
-    parts,
-    scratch,
-    out,
-    out_stride,
-    kv_f16,
-    kv_q8_0,
+    kv, rows, group, sizes, q, positions, window, blocks, layer_offset, parts, share, partial, scratch, out, out_stride
 ):
     """One item: `rows` query rows of one KV head, `group` of them a token, against the blocks that they see.
 
-    q: address of (rows, dims) float32, already rotated and scaled. positions: address of the tokens' int64 positions,
-    one behind the other. window: how many of the newest keys a row sees, its own included.
-    blocks: address of the session's block addresses. layer_offset: where the layer's keys begin in a block. parts:
-    (keys, key scales, values, value scales) of this KV head in bytes behind that. scratch: rows * (64 + 2 * channels
-    + 4) float32 of this thread. out: address of the first token's row at this KV head's first query head; out_stride
-    its row stride in bytes. kv_f16, kv_q8_0: one is None, and Numba leaves the code for it out.
+    kv: how keys and values are stored (kernels/tiles.py). sizes: (dims, channels, scale_blocks). q: address of (rows,
+    dims) float32, already rotated and scaled. positions: address of the tokens' int64 positions, one behind the other.
+    window: how many of the newest keys a row sees, its own included. blocks: address of the session's block addresses.
+    layer_offset: where the layer's keys begin in a block. parts: (keys, key scales, values, value scales) of this KV
+    head in bytes behind that. share: (index, number); of more than one, only the blocks of that share are computed, and
+    each block's results are left at `partial` for `merge_shares`. scratch: scratch_bytes of this thread's.
+    out: address of the first token's row at this KV head's first query head; out_stride its row stride in bytes.
     """
-    # As variables, for Numba compiles a function anew for each literal that it is given.
-    one, four = np.int64(1), np.int64(ROWS_AT_ONCE)
+    dims, channels, scale_blocks = sizes
+    index, shares = share
+    keys, values, s, fresh, merged, state, o, queries = _layout(rows, sizes, scratch)
+    _arrange(q, rows, dims, queries)
     tokens = rows // group
-    s = scratch
-    fresh = s + 4 * BLOCK * rows
-    o = fresh + 4 * channels * rows
-    state = o + 4 * channels * rows
-    last = load_i64(positions + 8 * (tokens - 1))
-    first_block = max(0, load_i64(positions) + 1 - window) // BLOCK
-    for j in range(first_block, last // BLOCK + 1):
+    begin, end = blocks_seen(positions, tokens, window)
+    first, last = begin + (end - begin) * index // shares, begin + (end - begin) * (index + 1) // shares
+    alone = group_rows(rows) >= rows
+    each = _results_bytes(rows, channels)
+    for j in range(first, last):
         base = load_i64(blocks + 8 * j) + layer_offset
-        k, ks, v, vs = base + parts[0], base + parts[1], base + parts[2], base + parts[3]
-        keys = min(BLOCK, last + 1 - BLOCK * j)
-        if kv_f16 is not None:
-            scores_f16(q, rows, dims, k, ks, keys, s)
-        if kv_q8_0 is not None:
-            scores_q8_0(q, rows, dims, k, ks, keys, s)
-        _clear(fresh, channels * rows)
-        r = 0
+        ahead = load_i64(blocks + 8 * (j + 1)) + layer_offset - base if j + 1 < last else 0
+        where = (base + parts[0], base + parts[1], base + parts[2], base + parts[3])
+        if not alone:
+            count = min(BLOCK, load_i64(positions + 8 * (tokens - 1)) + 1 - BLOCK * j)
+            widen_keys(kv, where[0], where[1], dims, keys)
+            widen_values(kv, where[2], where[3], scale_blocks, channels, count, values)
+        result = fresh if shares == 1 else partial + each * (j - begin)
+        r, mine = 0, state
         while r < rows:
-            count = four if r + ROWS_AT_ONCE <= rows else one
-            # Rows see the newest keys up to their own position; what all of the tile see is weighed together.
-            low, high = 0, BLOCK
-            for i in range(r, r + count):
-                first, end = _seen(load_i64(positions + 8 * (i // group)), window, j)
-                low, high = max(low, first), min(high, end)
-            high = max(low, high)
-            at, to = s + 4 * BLOCK * r, fresh + 4 * channels * r
-            for i in range(r, r + count):
-                first, end = _seen(load_i64(positions + 8 * (i // group)), window, j)
-                if first < end:
-                    m, total = _softmax_block(s + 4 * BLOCK * i, first, end)
-                    store_f32(state + 16 * i + 8, m)
-                    store_f32(state + 16 * i + 12, total)
-                    _weigh_row(
-                        s + 4 * BLOCK * i,
-                        first,
-                        min(low, end),
-                        v,
-                        vs,
-                        scale_blocks,
-                        channels,
-                        fresh + 4 * channels * i,
-                        kv_f16,
-                        kv_q8_0,
-                    )
-            if kv_f16 is not None:
-                weigh_f16(at, count, low, high, v, vs, scale_blocks, channels, to)
-            if kv_q8_0 is not None:
-                weigh_q8_0(at, count, low, high, v, vs, scale_blocks, channels, to)
-            for i in range(r, r + count):
-                position = load_i64(positions + 8 * (i // group))
-                first, end = _seen(position, window, j)
-                if first < end:
-                    own = fresh + 4 * channels * i
-                    _weigh_row(
-                        s + 4 * BLOCK * i, max(first, high), end, v, vs, scale_blocks, channels, own, kv_f16, kv_q8_0
-                    )
-                    m, total = load_f32(state + 16 * i + 8), load_f32(state + 16 * i + 12)
-                    starts = j == max(0, position + 1 - window) // BLOCK
-                    _merge(starts, m, total, own, channels, state + 16 * i, o + 4 * channels * i)
+            count = group_rows(rows - r)
+            own = queries + 4 * dims * r
+            if alone:
+                _one_block(kv, r, count, rows, group, sizes, own, positions, window, j, where, ahead, s, result)
+            else:
+                wide = (keys, np.int64(0), values, np.int64(0))
+                _one_block(as_f32(), r, count, rows, group, sizes, own, positions, window, j, wide, ahead, s, result)
+            if shares == 1:
+                to = o + 4 * channels * r
+                _merge(r, count, rows, group, channels, positions, window, j, result, merged, mine, to)
+            else:
+                result += _result_bytes(count, channels)
             r += count
-    for i in range(rows):
-        to = out + out_stride * (i // group) + 4 * dims * (i % group)
-        _finish(state + 16 * i, o + 4 * channels * i, to, dims)
+            mine += 2 * _VECTOR
+    if shares == 1:
+        _finish(rows, group, dims, channels, state, o, out, out_stride)
 
 
-def attend_f16(rows, group, dims, channels, n, q, positions, window, blocks, layer, k, ks, v, vs, scratch, out, stride):
+@njit(**OPTIONS)
+def merge_shares(rows, group, sizes, positions, window, partial, scratch, out, out_stride):
+    """Merge what `attend` left of all blocks of an item at `partial`, left to right; arguments as there."""
+    dims, channels, _ = sizes
+    _, _, _, _, merged, state, o, _ = _layout(rows, sizes, scratch)
+    begin, end = blocks_seen(positions, rows // group, window)
+    each = _results_bytes(rows, channels)
+    r, mine = 0, state
+    while r < rows:
+        count = group_rows(rows - r)
+        for j in range(begin, end):
+            result, to = partial + each * (j - begin), o + 4 * channels * r
+            _merge(r, count, rows, group, channels, positions, window, j, result, merged, mine, to)
+        partial += _result_bytes(count, channels)
+        r += count
+        mine += 2 * _VECTOR
+    _finish(rows, group, dims, channels, state, o, out, out_stride)
+
+
+def attend_f16(
+    rows, group, dims, channels, n, q, at, window, blocks, layer, k, ks, v, vs, i, shares, partial, scratch, out, stride
+):
     """`attend` over f16 keys and values; compiled by kernels/entry.py."""
-    parts = (k, ks, v, vs)
-    attend(rows, group, dims, channels, n, q, positions, window, blocks, layer, parts, scratch, out, stride, 1, None)
+    sizes, parts, share = (dims, channels, n), (k, ks, v, vs), (i, shares)
+    attend(as_f16(), rows, group, sizes, q, at, window, blocks, layer, parts, share, partial, scratch, out, stride)
 
 
 def attend_q8_0(
-    rows, group, dims, channels, n, q, positions, window, blocks, layer, k, ks, v, vs, scratch, out, stride
+    rows, group, dims, channels, n, q, at, window, blocks, layer, k, ks, v, vs, i, shares, partial, scratch, out, stride
 ):
     """`attend` over q8_0 keys and values; compiled by kernels/entry.py."""
-    parts = (k, ks, v, vs)
-    attend(rows, group, dims, channels, n, q, positions, window, blocks, layer, parts, scratch, out, stride, None, 1)
+    sizes, parts, share = (dims, channels, n), (k, ks, v, vs), (i, shares)
+    attend(as_q8_0(), rows, group, sizes, q, at, window, blocks, layer, parts, share, partial, scratch, out, stride)

@@ -52,7 +52,7 @@ def product(kind: str) -> int:
 
 def attend(kv_type: str) -> int:
     """The address of attention over a KV type."""
-    return _address(_ATTENTION[kv_type], 17)
+    return _address(_ATTENTION[kv_type], 20)
 
 
 def write_kv(kv_type: str) -> int:

@@ -11,12 +11,13 @@ import numpy as np
 from numba import njit
 
 from engine.kernels import plan as P
-from engine.kernels.attention import BLOCK
+from engine.kernels.attention import merge_shares
 from engine.kernels.matmul import TILE
 from engine.kernels.rope import rotate
 from engine.kernels.rows import add_row, quantize_row, rms_norm, silu_row
 from engine.kernels.simd import load_f32, load_i64, store_f32
-from engine.kernels.sync import barrier, call_kernel, default_rounding, take
+from engine.kernels.sync import arrive, barrier, call_kernel, default_rounding, take
+from engine.kernels.tiles import BLOCK
 from engine.kernels.vector_math import OPTIONS
 
 _ROWS_A_UNIT = 4
@@ -118,50 +119,42 @@ def _rope_phase(shape, batch, layer):
 
 @njit(**OPTIONS)
 def _attention_phase(me, shape, batch, layer, scale):
-    """One unit: a tile of tokens of one session with one KV head."""
-    sync, heads, dims = batch[P.SYNC], shape[P.KV_HEADS], shape[P.HEAD_DIM]
+    """One unit: a tile of tokens of one session with one KV head, or a share of the blocks that they see."""
+    sync, heads, dims, shares = batch[P.SYNC], shape[P.KV_HEADS], shape[P.HEAD_DIM], batch[P.SHARES]
     group = shape[P.HEADS] // heads
     window = load_i64(shape[P.WINDOWS] + 8 * layer)
     scratch = batch[P.SCRATCH] + batch[P.SCRATCH_STRIDE] * me
+    sizes = (dims, shape[P.CHANNELS], shape[P.SCALE_BLOCKS])
     unit = take(sync)
-    while unit < batch[P.TILES] * heads:
-        tile = batch[P.TILE_TABLE] + 24 * (unit // heads)
-        h = unit % heads
+    while unit < batch[P.TILES] * heads * shares:
+        item = unit // shares
+        tile = batch[P.TILE_TABLE] + 24 * (item // heads)
+        h = item % heads
         first, tokens, table = load_i64(tile), load_i64(tile + 8), load_i64(tile + 16)
         for t in range(tokens):
             for g in range(group):
                 q = batch[P.Q] + batch[P.Q_STRIDE] * (first + t) + 4 * dims * (h * group + g)
-                to = scratch + 4 * dims * (t * group + g)
+                row = scratch + 4 * dims * (t * group + g)
                 for d in range(dims):
-                    store_f32(to + 4 * d, load_f32(q + 4 * d) * scale)
+                    store_f32(row + 4 * d, load_f32(q + 4 * d) * scale)
         k = shape[P.KEY_BYTES] * h
         ks = shape[P.KEY_BYTES] * heads + shape[P.KEY_SCALE_BYTES] * h
         v = (shape[P.KEY_BYTES] + shape[P.KEY_SCALE_BYTES]) * heads + shape[P.VALUE_BYTES] * h
         vs = (shape[P.KEY_BYTES] + shape[P.KEY_SCALE_BYTES] + shape[P.VALUE_BYTES]) * heads
         vs += shape[P.VALUE_SCALE_BYTES] * h
         rows = tokens * group
+        positions = batch[P.POSITIONS] + 8 * first
+        behind = scratch + 4 * dims * rows
+        partial = batch[P.PARTIAL] + batch[P.PARTIAL_STRIDE] * item
+        to = (batch[P.ATTENDED] + batch[P.ATTENDED_STRIDE] * first + 4 * dims * group * h, batch[P.ATTENDED_STRIDE])
+        split = (unit % shares, shares, partial)
+        offset = layer * shape[P.LAYER_BYTES]
         call_kernel(
             shape[P.ATTEND],
-            (
-                rows,
-                group,
-                dims,
-                shape[P.CHANNELS],
-                shape[P.SCALE_BLOCKS],
-                scratch,
-                batch[P.POSITIONS] + 8 * first,
-                window,
-                table,
-                layer * shape[P.LAYER_BYTES],
-                k,
-                ks,
-                v,
-                vs,
-                scratch + 4 * dims * rows,
-                batch[P.ATTENDED] + batch[P.ATTENDED_STRIDE] * first + 4 * dims * group * h,
-                batch[P.ATTENDED_STRIDE],
-            ),
+            (rows, group, *sizes, scratch, positions, window, table, offset, k, ks, v, vs, *split, behind, *to),
         )
+        if shares > 1 and arrive(batch[P.SHARES_DONE] + 8 * item, shares):
+            merge_shares(rows, group, sizes, positions, window, partial, behind, *to)
         unit = take(sync)
     barrier(sync, batch[P.THREADS])
 

@@ -79,6 +79,10 @@ M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
     TABLES,  # address of (rows,) int64: each row's block table
     TILES,  # number of attention tiles
     TILE_TABLE,  # address of (tiles, 3) int64: first row, rows, block table
+    SHARES,  # into how many shares a tile's blocks are split among threads
+    PARTIAL,  # address of the results of the blocks of each tile and KV head, where there are several shares
+    PARTIAL_STRIDE,  # bytes a tile and KV head
+    SHARES_DONE,  # address of (tiles, KV heads) int64 of zeros
     OUTPUT_ROWS,  # address of (outputs,) int64
     LAST_HIDDEN,  # address of (outputs, dim padded) float32: the normed rows that the head reads
     SCRATCH,  # address of the threads' scratch
@@ -86,4 +90,4 @@ M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
     SYNC,  # address of the sync area
     THREADS,
     BATCH_SIZE,
-) = range(36)
+) = range(40)

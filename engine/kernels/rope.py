@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engine.kernels.attention import BLOCK
 from engine.kernels.simd import bits_of_f32, float_of, load_f32, load_half, store_f32, store_half, store_i8
+from engine.kernels.tiles import BLOCK
 from engine.kernels.vector_math import OPTIONS
 
 # pi/2 in three parts of which the first two have 33 significant bits: n * part is exact for n < 2^20 (fdlibm's split).

@@ -129,3 +129,12 @@ def barrier(sync, threads):
 def take(sync):
     """The next unit of work of this phase, 0, 1, 2, …; who takes which cannot change a bit."""
     return _atomic_add(sync + _NEXT, 1)
+
+
+@njit(**OPTIONS)
+def arrive(counter, expected):
+    """Count up the int64 at `counter`; True for the last of `expected`, which also sets it back to 0."""
+    if _atomic_add(counter, 1) == expected - 1:
+        _atomic_store(counter, 0)
+        return True
+    return False

@@ -82,3 +82,22 @@ def test_what_lies_before_the_window_is_never_multiplied(windowed):
             session.layout._tokens(part, view, 0, unseen)[...] = 0x7E00  # halves of NaN
     model.step([session], [ids[139]])
     assert session.logits_digest() == expected
+
+
+@pytest.mark.parametrize(("name", "kv_type"), [("f32-head64", "f16"), ("f32-group8", "q8_0"), ("f32-head32", "f16")])
+def test_blocks_shared_out_among_threads_give_the_same_bytes(windowed, name, kv_type):
+    """With few KV heads one token's blocks are split among the threads; the merge goes left to right all the same."""
+    models = [windowed(name, ALL, threads=threads, kv_type=kv_type) for threads in (1, 2, 3)]
+    ids = tokens(models[0], 1100)
+    for window in (ALL, 600):
+        found = []
+        for model in models:
+            model._runner._windows[:] = window
+            session = model.new_session()
+            model.prefill(session, ids[:1091])
+            other = session.fork()
+            for token in ids[1091:]:
+                model.step([session, other], [token, token])
+            found.append((session.logits_digest(), other.logits_digest()))
+        assert len(set(found)) == 1
+        assert found[0][0] == found[0][1]
