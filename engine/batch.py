@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from engine.hyperparameters import Hyperparameters
 from engine.kernels import entry, plan
+from engine.kernels.activations import BLOCK_BYTES, TILE
 from engine.kernels.attention import partial_bytes, scratch_bytes
-from engine.kernels.matmul import TILE
 from engine.kernels.sync import SYNC_BYTES
 from engine.kv import BLOCK, KVLayout
 from engine.pool import ThreadPool
@@ -151,12 +151,9 @@ class Runner:
             place(index, name, width, count)
             table[stride] = 4 * width
         place(plan.LAST_HIDDEN, "last_hidden", dim, n_out)
-        codes, scales = _up(columns), _up(columns) // 32
-        padded = _up(max(rows, n_out), TILE)
-        place(plan.CODES, "codes", codes, padded, np.int8)
-        place(plan.SCALES, "scales", scales, padded)
-        place(plan.SUMS, "sums", scales, padded, np.int32)
-        table[plan.CODES_STRIDE], table[plan.SCALES_STRIDE] = codes * TILE, 4 * scales * TILE
+        tile_bytes = _up(columns) // 32 * BLOCK_BYTES
+        place(plan.CODES, "codes", tile_bytes, -(-max(rows, n_out) // TILE), np.int8)
+        table[plan.CODES_STRIDE] = tile_bytes
         group = shape.heads // shape.kv_heads
         tiles = _tiles(runs, max(1, _TILE_ROWS // group))
         tile = int(tiles[:, 1].max()) * group

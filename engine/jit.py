@@ -24,7 +24,12 @@ def cache_root() -> Path:
 
 def _source_digest() -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted((Path(__file__).parent / "kernels").glob("*.py")):
+    here = Path(__file__).parent
+    for path in [
+        *sorted((here / "kernels").glob("*.py")),
+        here / "quants.py",
+        here / "repack.py",
+    ]:  # formats.py reads two
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -11,8 +11,8 @@ import numpy as np
 from engine.errors import BadTensor, MissingTensor, UnsupportedFeature, UnsupportedTensorType
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
-from engine.quants import SUPPORTED, Bytes, Embedding, Floats
-from engine.repack import GROUP, Matrix, packed_size, repack
+from engine.quants import GROUP, SUPPORTED, Bytes, Embedding, Floats
+from engine.repack import Matrix, packed_size, repack
 
 _LINE = 64  # bytes of a cache line
 LAYER_MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")

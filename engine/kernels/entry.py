@@ -13,25 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import cfunc, types
 
-from engine.kernels import attention, matmul, rope
+from engine.kernels import attention, rope
+from engine.kernels.formats import FORMATS
 from engine.kernels.forward import forward
-from engine.kernels.matmul import BLOCK_BYTES, KINDS
+from engine.kernels.matmul import KINDS, product_of
 from engine.kernels.rope import fill_rope_table
 from engine.kernels.vector_math import OPTIONS
 
 Table = npt.NDArray[np.int64]
 KV_TYPES = ("f16", "q8_0")
 
-_PRODUCTS: dict[str, Callable[..., None]] = dict(
-    zip(
-        KINDS,
-        (matmul.matmul_f32, matmul.matmul_f16, matmul.matmul_bf16, matmul.matmul_q8_0, matmul.matmul_q4_0),
-        strict=True,
-    )
-)
 _ATTENTION: dict[str, Callable[..., None]] = {"f16": attention.attend_f16, "q8_0": attention.attend_q8_0}
 _WRITERS: dict[str, Callable[..., None]] = {"f16": rope.write_kv_f16, "q8_0": rope.write_kv_q8_0}
-QUANTIZED = frozenset(KINDS[kind] for kind in BLOCK_BYTES)
+QUANTIZED = frozenset(FORMATS)
 
 
 @cache
@@ -47,7 +41,7 @@ _alive: list[Any] = []
 
 def product(kind: str) -> int:
     """The address of the matrix product for a tensor type."""
-    return _address(_PRODUCTS[kind], 13)
+    return _address(product_of(kind), 10)
 
 
 def attend(kv_type: str) -> int:

@@ -11,10 +11,10 @@ import numpy as np
 from numba import njit
 
 from engine.kernels import plan as P
+from engine.kernels.activations import quantize_row
 from engine.kernels.attention import merge_shares
-from engine.kernels.matmul import TILE
 from engine.kernels.rope import rotate
-from engine.kernels.rows import add_row, quantize_row, rms_norm, silu_row
+from engine.kernels.rows import add_row, rms_norm, silu_row
 from engine.kernels.simd import load_f32, load_i64, store_f32
 from engine.kernels.sync import arrive, barrier, call_kernel, default_rounding, take
 from engine.kernels.tiles import BLOCK
@@ -36,8 +36,7 @@ def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens
     Quantized types read the batch's codes, the others the float32 rows at x. Writes batch[output + i].
     """
     sync, threads = batch[P.SYNC], batch[P.THREADS]
-    codes, scales, sums = batch[P.CODES], batch[P.SCALES], batch[P.SUMS]
-    c_stride, s_stride = batch[P.CODES_STRIDE], batch[P.SCALES_STRIDE]
+    codes, codes_stride = batch[P.CODES], batch[P.CODES_STRIDE]
     unit = take(sync)
     before = 0
     for i in range(count):
@@ -49,11 +48,8 @@ def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens
         while unit < before + units:
             g0 = (unit - before) * each
             g1 = min(groups, g0 + each)
-            source, source_stride = (codes, c_stride) if m[P.M_QUANTIZED] else (x, x_stride)
-            call_kernel(
-                kernel,
-                (w, size, source, source_stride, scales, sums, s_stride, steps, y, y_stride, tokens, g0, g1),
-            )
+            source, source_stride = (codes, codes_stride) if m[P.M_QUANTIZED] else (x, x_stride)
+            call_kernel(kernel, (w, size, source, source_stride, steps, y, y_stride, tokens, g0, g1))
             unit = take(sync)
         before += units
     barrier(sync, threads)
@@ -63,10 +59,7 @@ def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens
 def _quantize(shape, batch, row, x, n):
     """Quantize one row of the phase's input, where the model has quantized matrices."""
     if shape[P.QUANTIZED]:
-        tile, lane = row // TILE, row % TILE
-        at = batch[P.SCALES_STRIDE] * tile + 4 * lane
-        to = batch[P.CODES] + batch[P.CODES_STRIDE] * tile + 32 * lane
-        quantize_row(x, n, to, batch[P.SCALES] + at, batch[P.SUMS] + at)
+        quantize_row(x, n, batch[P.CODES], batch[P.CODES_STRIDE], row)
 
 
 @njit(**OPTIONS)

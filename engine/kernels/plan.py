@@ -70,11 +70,8 @@ M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
     GATED_STRIDE,
     RAISED_STRIDE,
     LOGITS_STRIDE,
-    CODES,  # addresses of the quantized activations of the phase
-    SCALES,
-    SUMS,
+    CODES,  # address of the quantized activations of the phase (kernels/activations.py)
     CODES_STRIDE,  # bytes of a tile of tokens
-    SCALES_STRIDE,
     POSITIONS,  # address of (rows,) int64
     TABLES,  # address of (rows,) int64: each row's block table
     TILES,  # number of attention tiles
@@ -90,4 +87,4 @@ M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
     SYNC,  # address of the sync area
     THREADS,
     BATCH_SIZE,
-) = range(40)
+) = range(37)
