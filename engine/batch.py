@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from engine.hyperparameters import Hyperparameters
 from engine.kernels import entry, plan
-from engine.kernels.activations import BLOCK_BYTES, TILE
-from engine.kernels.attention import partial_bytes, scratch_bytes
-from engine.kernels.sync import SYNC_BYTES
+from engine.kernels.plan import CODES_BYTES, SYNC_BYTES, TILE, partial_bytes, scratch_bytes
 from engine.kv import BLOCK, KVLayout
 from engine.pool import ThreadPool
 from engine.weights import Weights
@@ -151,7 +149,7 @@ class Runner:
             place(index, name, width, count)
             table[stride] = 4 * width
         place(plan.LAST_HIDDEN, "last_hidden", dim, n_out)
-        tile_bytes = _up(columns) // 32 * BLOCK_BYTES
+        tile_bytes = _up(columns) // 32 * CODES_BYTES
         place(plan.CODES, "codes", tile_bytes, -(-max(rows, n_out) // TILE), np.int8)
         table[plan.CODES_STRIDE] = tile_bytes
         group = shape.heads // shape.kv_heads

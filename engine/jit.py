@@ -1,7 +1,7 @@
-"""Where compiled kernels are kept.
+"""Where compiled kernels are kept, and under which name. Imports no Numba.
 
-Numba's cache notices changes in a function's own file only. The cache directory's name therefore carries a fingerprint
-of all kernels' sources, of Numba, LLVM, NumPy and of the CPU that is compiled for.
+The directory's name carries a fingerprint of everything that decides about the machine code: all kernels' sources,
+Python, Numba, LLVM and the CPU that is compiled for. A change of any of them finds an empty directory.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import os
 import sys
 import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+import llvmlite
+import llvmlite.binding as llvm
 import platformdirs
+
+from engine.kernels.target import processor
 
 
 def cache_root() -> Path:
@@ -22,7 +27,9 @@ def cache_root() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("forkpoint", appauthor=False))
 
 
-def _source_digest() -> str:
+@cache
+def fingerprint() -> str:
+    """blake2b-128 hex of what decides about the machine code."""
     digest = hashlib.blake2b(digest_size=16)
     here = Path(__file__).parent
     for path in [
@@ -31,42 +38,33 @@ def _source_digest() -> str:
         here / "repack.py",
     ]:  # formats.py reads two
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    facts = [_numba_version(), llvmlite.__version__, str(llvm.llvm_version_info), sys.version, *processor()]
+    digest.update("\0".join(facts).encode())
     return digest.hexdigest()
 
 
-def _usable(path: Path) -> bool:
+@cache
+def place() -> Path | None:
+    """The directory for this process's kernels, made where it is missing; None where nothing can be written.
+
+    `NUMBA_CACHE_DIR` overrides the place.
+    """
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    path = (Path(chosen) if chosen else cache_root() / "jit") / ("jit-" + fingerprint()[:16])
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
-            return True
+            return path
     except OSError:
-        return False
+        return None
 
 
-@cache
-def prepare() -> Path:
-    """Import Numba and give its cache a directory of its own, once, before any kernel is imported.
-
-    `NUMBA_CACHE_DIR` overrides the place. Where nothing can be written, a temporary directory serves this process.
-    Gives the directory.
-    """
-    import llvmlite.binding as llvm
-    import numba
-    import numpy as np
-    from numba.core.registry import cpu_target
-
-    from engine.kernels.target import target
-
-    t = target()
-    facts = [_source_digest(), numba.__version__, str(llvm.llvm_version_info), np.__version__, sys.version]
-    facts += [t.cpu, t.features, t.dot]
-    name = "jit-" + hashlib.blake2b("\n".join(facts).encode(), digest_size=8).hexdigest()
-    place = os.environ.get("NUMBA_CACHE_DIR")
-    path = (Path(place) if place else cache_root() / "jit") / name
-    if not _usable(path):
-        path = Path(tempfile.mkdtemp(prefix="forkpoint-jit-"))
-    # Numba imports most of itself at the first refresh of its registries: let that be part of the import.
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
-    numba.config.CACHE_DIR = str(path)  # type: ignore[attr-defined]
-    return path
+def _numba_version() -> str:
+    """What Numba's package says of its version, without the second that importing it takes."""
+    spec = find_spec("numba")
+    if spec is None or spec.origin is None:
+        return ""
+    try:
+        return Path(spec.origin).with_name("_version.py").read_text("utf-8")
+    except OSError:
+        return ""

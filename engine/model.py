@@ -10,23 +10,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engine.batch import Run, Runner
 from engine.chat_template import ChatTemplate
+from engine.compilation import compile_for
 from engine.errors import ContextFull, EngineError, NonFiniteLogits, UnsupportedTokenizer
 from engine.fingerprint import key_of, remembered_tensors_digest, tensors_digest
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
-from engine.jit import prepare
 from engine.kv import KVLayout, KVType
 from engine.pool import ThreadPool, physical_cores
 from engine.sampler import SamplerSettings
 from engine.session import Session, SessionState
 from engine.tokenizer import Tokenizer
 from engine.weights import Weights, load_weights
-
-prepare()
-
-from engine.batch import Run, Runner  # noqa: E402  kernels are imported once the JIT cache has its place
-from engine.compilation import compile_for  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]

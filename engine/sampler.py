@@ -1,8 +1,8 @@
 """From logits to a token: settings as llama.cpp's users know them, and the chain in llama.cpp's order.
 
 Penalties (repeat, presence, frequency), DRY, top-k, typical, top-p, min-p, XTC, temperature, draw. A pure function of
-logits, tokens, settings, dice key and position (NUMERICS rules 5, 8, 9). Importing this module imports no Numba: the
-kernels come with the first token, or with `warm_up`.
+logits, tokens, settings, dice key and position (NUMERICS rules 5, 8, 9). Importing this module loads no kernel: they
+come with the first token.
 """
 
 from __future__ import annotations
@@ -213,27 +213,15 @@ def dry_breakers(tokenizer: Tokenizer, texts: tuple[str, ...]) -> tuple[int, ...
     return tuple(found)
 
 
-def warm_up() -> None:
-    """Compile, or load from the cache, every kernel that a choice can need. Raises nothing of its own."""
-    logits = np.zeros(8, np.float32)
-    plain = SamplerSettings(typical_p=0.5, xtc_probability=1.0)
-    for settings in (plain, SamplerSettings(repeat_penalty=1.1, dry_multiplier=0.5)):
-        sample(logits, [1, 2, 1], settings, bytes(dice.KEY_BYTES), 3)
-        likeliest(logits, [1, 2, 1], settings)
-
-
 class _Workspace(threading.local):
     """What the kernel works in; each thread has its own, and it only grows. Four megabytes for 262k tokens."""
 
     def __init__(self) -> None:
-        from engine import jit
+        from engine.kernels import entry
 
-        jit.prepare()
-        import engine.kernels.sampling as kernels
-
-        self._kernels = kernels
-        self._table = np.zeros(kernels.TABLE_SIZE, np.int64)
-        self._numbers = np.zeros(kernels.NUMBERS_SIZE, np.float64)
+        self._kernels = entry
+        self._table = np.zeros(entry.SAMPLING_TABLE_SIZE, np.int64)
+        self._numbers = np.zeros(entry.SAMPLING_NUMBERS_SIZE, np.float64)
         self._addresses = self._table.ctypes.data, self._numbers.ctypes.data
         self._marks = np.zeros(0, np.int32)
         self.scratch: Ids = np.zeros(0, np.int64)
@@ -268,7 +256,7 @@ class _Workspace(threading.local):
         stops = self._breakers[1] if len(dry) else _NO_IDS
         if self._marks.size < n:
             self._marks = np.zeros(n, np.int32)
-        size = int(self._kernels.scratch_bytes(n, k, len(recent), len(dry)))
+        size = self._kernels.scratch_bytes(n, k, len(recent), len(dry))
         if self.scratch.nbytes < size:
             self.scratch = np.zeros(-(-size // 8), np.int64)
         self._table[:] = (
@@ -280,7 +268,7 @@ class _Workspace(threading.local):
             *(s.repeat_penalty, s.presence_penalty, s.frequency_penalty, s.dry_multiplier, s.dry_base),
             *(s.typical_p, s.top_p, s.min_p, s.xtc_threshold, temperature, u),
         )
-        return int(self._kernels.choose(*self._addresses))
+        return self._kernels.choose(*self._addresses)
 
 
 def _last(tokens: Sequence[int], count: int) -> Ids:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from engine.kernels.options import OPTIONS
+from engine.kernels.plan import CODES_BYTES, TILE
 from engine.kernels.simd import (
     abs_f32,
     bits_of,
@@ -25,13 +27,9 @@ from engine.kernels.simd import (
     store_i32,
     sum_i32,
 )
-from engine.kernels.target import target
-from engine.kernels.vector_math import OPTIONS, rounded_codes
+from engine.kernels.vector_math import rounded_codes
 
-# As many tokens as there are registers for: 32 with AVX-512. No bit depends on it.
-TILE = 8 if target().dot == "vnni" else 6
 SCALE, MINUS_8, MINUS_128, MINUS_32_FIRST, MINUS_32_LAST, SUM = (TILE * (32 + 4 * i) for i in range(6))
-BLOCK_BYTES = TILE * (32 + 4 * 6)  # of a tile of tokens
 
 _INFINITY_BITS = np.int32(0x7F800000)
 _TINIEST = np.float32(2.0**-100)
@@ -69,4 +67,4 @@ def quantize_row(x, n, tiles, stride, row):
         store_i32(at + MINUS_32_FIRST + 4 * lane, np.int32(-32) * first)
         store_i32(at + MINUS_32_LAST + 4 * lane, np.int32(-32) * last)
         store_f32(at + SUM + 4 * lane, np.float32(total))
-        at += BLOCK_BYTES
+        at += CODES_BYTES

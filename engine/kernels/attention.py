@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from engine.kernels.options import OPTIONS
+from engine.kernels.plan import BLOCK, SOME
 from engine.kernels.simd import (
     LANES,
     add_f32,
@@ -33,9 +35,7 @@ from engine.kernels.simd import (
     sum_f32,
 )
 from engine.kernels.tiles import (
-    BLOCK,
     MANY,
-    SOME,
     VECTORS,
     as_f16,
     as_f32,
@@ -45,7 +45,7 @@ from engine.kernels.tiles import (
     widen_keys,
     widen_values,
 )
-from engine.kernels.vector_math import OPTIONS, exp_nonpositive
+from engine.kernels.vector_math import exp_nonpositive
 
 _MINUS_INFINITY, _ZERO = np.float32(-np.inf), np.float32(0.0)
 _VECTOR = 4 * LANES
@@ -74,19 +74,6 @@ def _results_bytes(rows, channels):
         total += _result_bytes(count, channels)
         rows -= count
     return total
-
-
-def scratch_bytes(rows: int, dims: int, channels: int) -> int:
-    """Bytes of scratch that `attend` wants for an item of `rows` query rows: see _layout."""
-    padded = rows + MANY
-    widened, scored = 4 * BLOCK * (dims + channels), 4 * BLOCK * MANY
-    fresh = 2 * _VECTOR + 4 * MANY * channels
-    return widened + scored + fresh + 4 * _VECTOR + padded * (2 * _VECTOR + 4 * channels + 4 * dims)
-
-
-def partial_bytes(rows: int, channels: int) -> int:
-    """Room for what one block gives all groups of an item of `rows` query rows: at least _results_bytes."""
-    return 2 * _VECTOR * -(-rows // SOME) + 4 * (rows + MANY) * channels
 
 
 @njit(**OPTIONS)

@@ -13,12 +13,13 @@ from numba import njit
 from engine.kernels import plan as P
 from engine.kernels.activations import quantize_row
 from engine.kernels.attention import merge_shares
+from engine.kernels.options import OPTIONS
+from engine.kernels.plan import BLOCK
 from engine.kernels.rope import rotate
 from engine.kernels.rows import add_row, rms_norm, silu_row
 from engine.kernels.simd import load_f32, load_i64, store_f32
 from engine.kernels.sync import arrive, barrier, call_kernel, default_rounding, take
-from engine.kernels.tiles import BLOCK
-from engine.kernels.vector_math import OPTIONS
+from engine.kernels.tables import floats64, integer_rows, integers
 
 _ROWS_A_UNIT = 4
 _UNITS_A_THREAD = 6
@@ -194,14 +195,16 @@ def _output_phase(shape, batch, eps):
     barrier(sync, batch[P.THREADS])
 
 
-@njit(**OPTIONS)
-def forward(me, shape, matrices, batch, constants):
+def forward(me, shape_at, matrices_at, batch_at, constants_at):
     """All layers over the rows of one batch; every thread calls it with its own `me`. Llama, Touvron et al. 2023.
 
-    shape, matrices, batch: int64 tables; constants: a float64 table (kernels/plan.py). Writes keys and values into the
+    Addresses of int64 tables, and of a float64 table of constants (kernels/plan.py). Writes keys and values into the
     rows' blocks, and float32 logits and last hidden states of the output rows. Never raises (NUMERICS rule 7).
     """
     default_rounding()
+    shape, batch = integers(shape_at, P.SHAPE_SIZE), integers(batch_at, P.BATCH_SIZE)
+    matrices = integer_rows(matrices_at, P.PER_LAYER * shape[P.LAYERS] + 1, P.MATRIX_SIZE)
+    constants = floats64(constants_at, P.CONSTANTS_SIZE)
     rows, x_stride = batch[P.ROWS], shape[P.DIM_STRIDE]
     eps, scale = constants[P.NORM_EPS], np.float32(constants[P.ATTENTION_SCALE])
     # As variables, for Numba compiles a function anew for each literal that it is given.

@@ -20,9 +20,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from engine.kernels.activations import BLOCK_BYTES, MINUS_32_FIRST, MINUS_32_LAST, SCALE, SUM, TILE
+from engine.kernels.activations import MINUS_32_FIRST, MINUS_32_LAST, SCALE, SUM
 from engine.kernels.dots import dots
 from engine.kernels.formats import FORMATS, Block, Format
+from engine.kernels.plan import CODES_BYTES, TILE
 from engine.kernels.simd import F32, I32, I64, VF, VI16, VI32, const, fma, half_to_f32, load, splat, store
 
 _SIZES = (1, 2, 4, 8) if TILE == 8 else (1, 3, 6)  # of tiles, in tokens
@@ -97,14 +98,14 @@ def _quantized_tile(b: Any, form: Format, acc: list[Any], a: dict[str, Any]) -> 
     with cgutils.for_range(b, a["steps"]) as loop:
         step = loop.index
         at = b.add(a["w"], b.mul(step, _n(form.step_bytes)))
-        x = b.add(a["x"], b.mul(step, _n(BLOCK_BYTES * form.blocks)))
+        x = b.add(a["x"], b.mul(step, _n(CODES_BYTES * form.blocks)))
         factors = [Block(b, form.kind, at, None).halves(name) for name in form.factors]
         if form.blocks == 1:
             _add_block(b, form, Block(b, form.kind, at, None), factors, x, acc)
         else:
             with cgutils.for_range(b, _n(form.blocks)) as inner:
                 here = Block(b, form.kind, at, inner.index)
-                _add_block(b, form, here, factors, b.add(x, b.mul(inner.index, _n(BLOCK_BYTES))), acc)
+                _add_block(b, form, here, factors, b.add(x, b.mul(inner.index, _n(CODES_BYTES))), acc)
 
 
 def _tile(b: Any, kind: str, size: int, a: dict[str, Any]) -> None:

@@ -5,6 +5,16 @@ A kernel takes three tables of plain integers (sizes, addresses), so that it has
 
 from __future__ import annotations
 
+from engine.kernels.target import target
+
+BLOCK = 64  # tokens of a block of keys and values
+# Tokens that share a pass over a group of matrix rows: as many as there are registers for, 32 with AVX-512.
+TILE = 8 if target().dot == "vnni" else 6
+CODES_BYTES = TILE * (32 + 4 * 6)  # of 32 columns of a tile of tokens as codes (kernels/activations.py)
+SOME, MANY = 4, 8  # query rows of attention's tiles: of the small one, and of the largest that any CPU has
+_VECTOR = 64  # bytes of 16 float32
+SYNC_BYTES = 256  # of the area where threads meet, a few cache lines
+
 # shape (int64): fixed for a model
 (
     LAYERS,
@@ -46,7 +56,7 @@ ALL_KEYS = 1 << 40
 # matrices (int64, one row each): 7 a layer in this order, then the output head
 WQ, WK, WV, WO, GATE, UP, DOWN = range(7)
 PER_LAYER = 7
-M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
+M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, MATRIX_SIZE = range(7)
 
 # batch (int64): fixed for one step
 (
@@ -88,3 +98,16 @@ M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES = range(6)
     THREADS,
     BATCH_SIZE,
 ) = range(37)
+
+
+def scratch_bytes(rows: int, dims: int, channels: int) -> int:
+    """Bytes of scratch that attention wants for an item of `rows` query rows (kernels/attention.py, _layout)."""
+    padded = rows + MANY
+    widened, scored = 4 * BLOCK * (dims + channels), 4 * BLOCK * MANY
+    fresh = 2 * _VECTOR + 4 * MANY * channels
+    return widened + scored + fresh + 4 * _VECTOR + padded * (2 * _VECTOR + 4 * channels + 4 * dims)
+
+
+def partial_bytes(rows: int, channels: int) -> int:
+    """Room for what one block gives all groups of an item of `rows` query rows."""
+    return 2 * _VECTOR * -(-rows // SOME) + 4 * (rows + MANY) * channels

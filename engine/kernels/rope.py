@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from engine.kernels.options import OPTIONS
+from engine.kernels.plan import BLOCK
 from engine.kernels.simd import bits_of_f32, float_of, load_f32, load_half, store_f32, store_half, store_i8
-from engine.kernels.tiles import BLOCK
-from engine.kernels.vector_math import OPTIONS
+from engine.kernels.tables import floats32, floats64
 
 # pi/2 in three parts of which the first two have 33 significant bits: n * part is exact for n < 2^20 (fdlibm's split).
 _TWO_OVER_PI = 0.6366197723675814
@@ -42,17 +43,18 @@ def _sine_cosine(x):
     return -c, s
 
 
-@njit(**OPTIONS)
-def fill_rope_table(frequencies, cosines, sines, first, last):
+def fill_rope_table(frequencies_at, pairs, cosines_at, sines_at, first, last):
     """cos and sin of position * frequency for positions [first, last).
 
-    frequencies (pairs,) float64; cosines, sines (positions, pairs) float32, written.
+    Addresses of frequencies (pairs,) float64; of cosines, sines (positions, pairs) float32, written.
     """
+    frequencies = floats64(frequencies_at, pairs)
+    cosines, sines = floats32(cosines_at, last * pairs), floats32(sines_at, last * pairs)
     for position in range(first, last):
-        for i in range(frequencies.size):
+        for i in range(pairs):
             s, c = _sine_cosine(position * frequencies[i])
-            cosines[position, i] = np.float32(c)
-            sines[position, i] = np.float32(s)
+            cosines[position * pairs + i] = np.float32(c)
+            sines[position * pairs + i] = np.float32(s)
 
 
 @njit(**OPTIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from engine.kernels.options import OPTIONS
 from engine.kernels.simd import (
     add_f32,
     add_f64,
@@ -17,7 +18,7 @@ from engine.kernels.simd import (
     sum_f64,
     to_f64,
 )
-from engine.kernels.vector_math import OPTIONS, silu
+from engine.kernels.vector_math import silu
 
 
 @njit(**OPTIONS)

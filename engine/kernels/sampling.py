@@ -21,20 +21,17 @@ NOT_FINITE = -1  # a NaN, an infinite logit, or nothing but -inf
 
 HEAP_LIMIT = 1024  # more candidates than this are cheaper to sort whole
 
-# What the table of `choose` holds, int64 each.
+# What the table of `choose` holds, int64 each (entry.SAMPLING_TABLE_SIZE of them).
 LOGITS, VOCABULARY, SCRATCH, MARKS, TOP_K, WANTED = 0, 1, 2, 3, 4, 5
 RECENT, RECENT_COUNT, DRY_RECENT, DRY_COUNT, BREAKERS, BREAKER_COUNT, DRY_ALLOWED, XTC = 6, 7, 8, 9, 10, 11, 12, 13
-TABLE_SIZE = 14
-# And what its table of float64 numbers holds.
+# And what its table of float64 numbers holds (entry.SAMPLING_NUMBERS_SIZE).
 REPEAT, PRESENCE, FREQUENCY, DRY_MULTIPLIER, DRY_BASE = 0, 1, 2, 3, 4
 TYPICAL_P, TOP_P, MIN_P, XTC_THRESHOLD, TEMPERATURE, DICE = 5, 6, 7, 8, 9, 10
-NUMBERS_SIZE = 11
 
 _COUNTS_BYTES = 3 * 2048 * 8
 _LARGEST_PENALTY = 1e30
 
 
-@njit(**OPTIONS)
 def scratch_bytes(n, k, recent, dry):
     """Bytes of scratch that `choose` needs for n logits, top-k k and that many tokens under penalties and DRY."""
     patched = min(n, recent + dry)
@@ -231,7 +228,6 @@ def _penalize_repetition(
 # ---- the one entry ---------------------------------------------------------------------------------------------------
 
 
-@njit(**OPTIONS)
 def choose(table, numbers):
     """Choose a token; gives its id, or NOT_FINITE. `table` and `numbers` are addresses, laid out as named above.
 

@@ -6,12 +6,10 @@ switched on flush-to-zero changes nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
-OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": False}
+from engine.kernels.options import OPTIONS
 
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts; the high one has 32 significant bits, so that its products with exponents are exact.

@@ -16,6 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+import engine.kernels.options  # noqa: F401  tells Numba which CPU to compile for
 from engine.kernels.target import target
 
 LANES = 16

@@ -13,13 +13,12 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from engine.kernels.options import OPTIONS
 from engine.kernels.simd import I8, I32, I64, pointer
 from engine.kernels.target import target
-from engine.kernels.vector_math import OPTIONS
 
-# Byte offsets in the sync area (256 bytes of zeros): a cache line each.
+# Byte offsets in the sync area (SYNC_BYTES of zeros): a cache line each.
 _ARRIVED, _GENERATION, _NEXT = 0, 64, 128
-SYNC_BYTES = 256
 _SPINS_BEFORE_YIELD = 2000
 
 

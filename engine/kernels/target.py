@@ -1,19 +1,19 @@
 """What the machine code that Numba makes may use. Kernels choose their instructions by this, never by the host alone.
 
 `NUMBA_CPU_NAME=haswell` or `=generic` therefore really takes other code. The answer comes from LLVM itself: a few
-lines of IR are compiled for Numba's target and their assembly is searched for the instruction in question.
+lines of IR are compiled for the target and their assembly is searched for the instruction in question. Imports no
+Numba: which CPU is compiled for is decided here, and Numba is told (kernels/options.py).
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from dataclasses import dataclass
 from functools import cache
 
 import llvmlite.binding as llvm
-from numba.core import config
-from numba.core.registry import cpu_target
 
 # LLVM has no query "does this CPU have VNNI", and asking for an instruction that is missing aborts the process.
 _VNNI_CPUS = frozenset(
@@ -59,7 +59,7 @@ define <16 x i32> @add64(<64 x i8> %a, <64 x i8> %b) "min-legal-vector-width"="5
 
 @dataclass(frozen=True)
 class Target:
-    """Features of the CPU that Numba compiles for. `dot`, the integer dot product, is vnni, avx512bw, avx2 or plain."""
+    """Features of the CPU that is compiled for. `dot`, the integer dot product, is vnni, avx512bw, avx2 or plain."""
 
     cpu: str
     features: str
@@ -75,23 +75,43 @@ class Target:
         return f"{self.cpu} {self.dot}"
 
 
-def _compiler_target() -> tuple[str, str]:
-    """The CPU name and feature string that Numba hands to LLVM."""
-    codegen = cpu_target.target_context.codegen()
-    cpu = config.CPU_NAME if config.CPU_NAME is not None else llvm.get_host_cpu_name()
-    return cpu, codegen._tm_features
+@cache
+def processor() -> tuple[str, str]:
+    """LLVM's name of the CPU that is compiled for, and its feature string: `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES`,
+    else the host's. A CPU that was named without features has its own features only, not the host's.
+    """
+    name, features = os.environ.get("NUMBA_CPU_NAME") or None, os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = ""
+        if name is None:
+            try:
+                features = llvm.get_host_cpu_features().flatten()
+            except RuntimeError:  # not known for this architecture
+                features = ""
+    return name or llvm.get_host_cpu_name(), features
+
+
+def target_machine() -> llvm.TargetMachine:
+    """LLVM's code generator for `processor()`, set up as one that code is run with."""
+    _initialize()
+    cpu, features = processor()
+    triple = llvm.Target.from_triple(llvm.get_process_triple())
+    return triple.create_target_machine(cpu=cpu, features=features, opt=2, jit=True)
+
+
+@cache
+def _initialize() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
 
 
 @cache
 def target() -> Target:
     """The compile target of this process (shape of the answer: see Target). Raises nothing."""
-    cpu, features = _compiler_target()
+    cpu, features = processor()
     machine = platform.machine().lower()
     x86, arm64 = machine in ("x86_64", "amd64"), machine in ("aarch64", "arm64")
-    emitter = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-        cpu=cpu, features=features, opt=2
-    )
-    assembly = emitter.emit_assembly(llvm.parse_assembly(_PROBE))
+    assembly = target_machine().emit_assembly(llvm.parse_assembly(_PROBE))
     enabled = {f[1:] for f in features.split(",") if f.startswith("+")}
     dot = "plain"
     if x86 and re.search(r"vpaddd.*%ymm", assembly):

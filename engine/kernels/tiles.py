@@ -17,6 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from engine.kernels import plan
+from engine.kernels.plan import BLOCK
 from engine.kernels.simd import (
     F32,
     I8,
@@ -36,12 +38,10 @@ from engine.kernels.simd import (
 )
 from engine.kernels.target import target
 
-BLOCK = 64
 VI8 = ir.VectorType(I8, LANES)
 # What fits the registers: 32 of 16 lanes, or 16 of 8.
 _WIDE = target().dot in ("vnni", "avx512bw")
-MANY = 8 if _WIDE else 4  # query rows of the largest tile
-SOME = 4
+MANY = plan.MANY if _WIDE else plan.SOME  # query rows of the largest tile
 VECTORS = 2 if _WIDE else 1  # vectors of 16 keys or channels of a tile
 
 _F32, _F16, _Q8_0 = (types.Opaque(f"kv {name}") for name in ("f32", "f16", "q8_0"))

@@ -6,11 +6,10 @@ never a trap or a loop.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
+from engine.kernels.options import OPTIONS
 from engine.kernels.simd import (
     abs_f32,
     add_f32,
@@ -27,8 +26,6 @@ from engine.kernels.simd import (
     sub_i32,
     zero_below,
 )
-
-OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": False}
 
 # 1.5 * 2^23: adding it rounds a small float to the nearest even integer, which then lies in the low bits.
 _ROUNDER = np.float32(12582912.0)
@@ -76,4 +73,4 @@ def rounded_codes(x, inverse):
     return sub_i32(bits_of(t), splat_i32(_ROUNDER_BITS))
 
 
-__all__ = ["OPTIONS", "exp_nonpositive", "rounded_codes", "silu"]
+__all__ = ["exp_nonpositive", "rounded_codes", "silu"]

@@ -19,17 +19,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine.jit import prepare
+from numba import njit
 
-prepare()
-
-from numba import njit  # noqa: E402
-
-from engine.kernels import entry  # noqa: E402
-from engine.kernels.activations import BLOCK_BYTES, TILE, quantize_row  # noqa: E402
-from engine.kernels.matmul import KINDS  # noqa: E402
-from engine.kernels.target import target  # noqa: E402
-from engine.repack import packed_size  # noqa: E402
+from engine.kernels import entry
+from engine.kernels.activations import quantize_row
+from engine.kernels.matmul import KINDS
+from engine.kernels.plan import CODES_BYTES, TILE
+from engine.kernels.target import target
+from engine.repack import packed_size
 
 MANY, LARGE = 512, 384 << 20  # tokens of a prefill; bytes of a matrix that no cache holds
 COLUMNS = 2048
@@ -46,7 +43,7 @@ def work(function, cuts):
     return time.perf_counter() - start
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def read(words, first, last):
     """A bare read loop: the xor of everything."""
     out = np.zeros(32, np.uint64)
@@ -67,7 +64,7 @@ class Case:
         x = rng.standard_normal((tokens, columns)).astype(np.float32)
         self.y = np.zeros((tokens, 16 * self.groups), np.float32)
         if kind in entry.QUANTIZED:
-            self.stride = columns // 32 * BLOCK_BYTES
+            self.stride = columns // 32 * CODES_BYTES
             self.x = np.zeros(-(-tokens // TILE) * self.stride, np.uint8)
             for t in range(tokens):
                 quantize_row(x[t].ctypes.data, columns, self.x.ctypes.data, self.stride, t)

@@ -22,20 +22,16 @@ os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / "forkpoint-tok
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from engine.jit import prepare
+from engine.kernels import compiler, plan, sync
+from engine.kernels.options import OPTIONS
+from engine.kernels.simd import I32, I64, store_i64
 
-prepare()
-
-from llvmlite import ir  # noqa: E402
-from numba import njit, types  # noqa: E402
-from numba.core import cgutils  # noqa: E402
-from numba.extending import intrinsic  # noqa: E402
-
-from engine.kernels import sync  # noqa: E402
-from engine.kernels.simd import I32, I64, store_i64  # noqa: E402
-
-PLAIN_SYNC_BYTES = sync.SYNC_BYTES
+PLAIN_SYNC_BYTES = plan.SYNC_BYTES
 EVENTS = 1 << 15
 # A layer's phases, by the barrier that ends them, and those behind the last layer.
 LAYER = (
@@ -83,7 +79,7 @@ def stack_address(typingctx):
 untimed_barrier = sync.barrier
 
 
-@njit(nogil=True, cache=True)
+@njit(**OPTIONS)
 def timed_barrier(area, threads):
     """The engine's barrier, which notes (thread, arrival, departure) behind the sync area."""
     arrival = clock()
@@ -96,7 +92,8 @@ def timed_barrier(area, threads):
 
 
 sync.barrier = timed_barrier
-sync.SYNC_BYTES = PLAIN_SYNC_BYTES + 64 + 24 * EVENTS
+plan.SYNC_BYTES = PLAIN_SYNC_BYTES + 64 + 24 * EVENTS
+compiler.EXTERNAL |= {"clock_gettime"}
 
 from engine import batch as batch_module  # noqa: E402
 from engine import sampler as sampler_module  # noqa: E402

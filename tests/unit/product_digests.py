@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 CACHE = tempfile.TemporaryDirectory()
 os.environ["NUMBA_CACHE_DIR"] = CACHE.name
 
-import engine.kernels  # noqa: E402, F401  it chooses the features of a CPU that was named
 from engine.kernels import target as chosen  # noqa: E402
 
 WAY = sys.argv[1] if len(sys.argv) > 1 else "native"
@@ -36,9 +35,10 @@ from llvmlite import ir  # noqa: E402
 from numba import cfunc, types  # noqa: E402
 
 from engine.kernels import dots  # noqa: E402
-from engine.kernels.activations import BLOCK_BYTES, TILE, quantize_row  # noqa: E402
+from engine.kernels.activations import quantize_row  # noqa: E402
 from engine.kernels.formats import FORMATS  # noqa: E402
 from engine.kernels.matmul import product_of  # noqa: E402
+from engine.kernels.plan import CODES_BYTES, TILE  # noqa: E402
 from engine.repack import repack  # noqa: E402
 
 TOKENS = 17  # at least two tiles and one more, of every size that there is
@@ -72,7 +72,7 @@ def multiply(call, kind, matrix, x):
     y = np.full((tokens + 1, 16 * matrix.groups), 7.0, np.float32)
     stride, source = x.strides[0], x
     if kind in FORMATS:
-        stride = columns // 32 * BLOCK_BYTES
+        stride = columns // 32 * CODES_BYTES
         source = np.full(-(-tokens // TILE) * stride, 255, np.uint8)
         for t in range(tokens):
             quantize_row(at(x[t]), columns, at(source), stride, t)
