@@ -8,6 +8,8 @@ there are none, it vanishes. So missing pieces get ids behind the vocabulary's e
 
 from __future__ import annotations
 
+from itertools import chain, repeat, starmap
+from operator import add, contains
 from typing import Any
 
 from engine.pretokenizers import PreTokenizer
@@ -66,16 +68,15 @@ class BytePairs:
     def _made(self, vocabulary: dict[str, int], pairs: list[tuple[str, str]], pre: PreTokenizer) -> Any:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-        try:
-            model = models.BPE(vocabulary, pairs, ignore_merges=pre.whole_words)
-        except Exception:  # the library has no other type for it: a merge of pieces that are not in the vocabulary
-            if pre.whole_words:  # the library would take the missing pieces for words
-                self._whole_words = dict(vocabulary)
+        whole_words = pre.whole_words
+        if not all(map(vocabulary.__contains__, chain(starmap(add, pairs), chain.from_iterable(pairs)))):
+            if whole_words:  # the library would take the missing pieces for words
+                self._whole_words, whole_words = dict(vocabulary), False
             pairs = [pair for pair in pairs if not any(part.strip(_ORDER) for part in pair)]
             for left, right in pairs:
                 for part in (left, right, left + right):
                     self._add_missing(part, vocabulary)
-            model = models.BPE(vocabulary, pairs)
+        model = models.BPE(vocabulary, pairs, ignore_merges=whole_words)
         library = Tokenizer(model)
         splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns()]
         as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -114,8 +115,12 @@ def _pairs(merges: list[bytes]) -> list[tuple[str, str]]:
     if len(set(merges)) < len(merges):
         merges = list(dict.fromkeys(merges))
     joined = b"\n".join(merges)
-    if joined.count(b"\n") == len(merges) - 1 and joined.count(b" ") == len(merges) and all(b" " in m for m in merges):
-        try:  # one space in each: cut all at once, several times as fast
+    if (
+        joined.count(b"\n") == len(merges) - 1
+        and joined.count(b" ") == len(merges)
+        and all(map(contains, merges, repeat(b" ")))
+    ):
+        try:  # one space in each: all are cut at once
             pieces = joined.decode().replace("\n", " ").split(" ")
         except UnicodeDecodeError:
             pieces = [""]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from engine.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Scores, Types
+from engine.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Scores, Types
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _BYTE_PIECES = [b"<0x%02X>" % value for value in range(256)]
@@ -55,6 +55,7 @@ def build_model(pieces: list[bytes], scores: Scores, types: Types, unknown_id: i
     pieces = list(pieces)
     kinds = types.astype(np.uint8)
     kinds[types == UNKNOWN] = CONTROL
+    kinds[types == UNUSED] = NORMAL  # the library would take them apart again; llama.cpp does not
     # USER_DEFINED tokens are cut out before the library sees the text. It must not find them in what is left: that is
     # text in which they are not to be found. Those with a space mark of their own can only be found by merging.
     kinds[types == USER_DEFINED] = CONTROL

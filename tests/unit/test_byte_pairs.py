@@ -113,6 +113,12 @@ def test_merges_that_apply_to_nothing_are_left_out(make):
     assert make(["a", "b"], []).encode("abba") == [0, 1, 1, 0]
 
 
+def test_merges_make_longer_pieces_than_any_token(make, capfd):
+    tokenizer = make(["a", "b", "c"], ["a b", "ab c", "abc abc", "abcabc ab"])
+    assert tokenizer.encode("abcabcab") == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert capfd.readouterr().err == ""
+
+
 def test_tokens_with_flaws(make, tmp_path):
     """Empty and repeated texts, and bytes that are no UTF-8: they are no text's token but can be shown."""
     tokenizer = make(["a", "", "b", "a", "", "é"], ["a b"])

@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 
 from engine.errors import BadGGUF, EngineError, UnsupportedTokenizer
-from engine.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Parse
+from engine.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Parse
 from tests.unit.vocabularies import corpus, load, write_gguf
 
 TEXT_TYPE = {"is_unknown": UNKNOWN, "is_control": CONTROL, "is_byte": BYTE, "is_unused": 5}
@@ -187,6 +187,14 @@ def test_vocabulary_with_flaws_still_works(tmp_path):
     assert tokenizer.encode("abc") == [6, 7, 5]
     assert tokenizer.encode("aéa") == [8, 0, 3]
     assert tokenizer.decode([8, 4]) == "ab"
+
+
+def test_a_token_that_is_called_unused_is_used(tmp_path):
+    types = [*BASE_TYPES]
+    types[BASE.index("ab")] = UNUSED
+    tokenizer = load(write_gguf(tmp_path / "u.gguf", BASE, BASE_SCORES, types, add_bos_token=False))
+    assert tokenizer.encode("ab") == [6, 7]
+    assert tokenizer.decode([6, 7]) == "ab"
 
 
 def test_no_unknown_token_and_no_scores(tmp_path):
