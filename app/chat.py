@@ -345,6 +345,17 @@ class Chat:
         """Step back in front of the last question (nothing is deleted)."""
         self._moving.back(turns)
 
+    def export(self, path: Path) -> None:
+        """Write the conversation up to here to a file: Markdown for .md, JSON for .json, else one that can be imported.
+
+        Raises BadInput where the file is there already, NothingToDo, OSError.
+        """
+        self._moving.export(path)
+
+    def import_file(self, path: Path) -> None:
+        """Read an exported file into the library and say what came. Raises BadExport, OSError."""
+        self._moving.import_file(path)
+
     # ---- settings -----------------------------------------------------------------------------------------------
 
     def set_system(self, text: str) -> None:

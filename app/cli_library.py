@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from app.cli import json_option
+from app.documents import node_row
 from app.errors import NothingToDo
 from app.terminal import ago, print_json, print_table, size, write_text
-from snapshots import Action, DamagedNode, Library, Node, Twig, UnknownName, UnknownRef
+from snapshots import Action, DamagedNode, Library, Twig, UnknownName, UnknownRef
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -31,7 +32,7 @@ def _reading() -> Iterator[Library | None]:
 
 
 @contextmanager
-def _library(ref: str) -> Iterator[Library]:
+def in_library(ref: str) -> Iterator[Library]:
     """The library in which `ref` must be. Raises UnknownRef where there is no library."""
     with _reading() as library:
         if library is None:
@@ -39,7 +40,7 @@ def _library(ref: str) -> Iterator[Library]:
         yield library
 
 
-def _plain(record: Any) -> dict[str, Any]:
+def plain(record: Any) -> dict[str, Any]:
     """A record of the store as a JSON object."""
     return asdict(record) if is_dataclass(record) and not isinstance(record, type) else dict(record._asdict())
 
@@ -52,7 +53,7 @@ def list_command(as_json: bool) -> None:
         savepoints = (
             [_savepoint_row(library, s.node_id, s.name, s.moved) for s in library.savepoints()] if library else []
         )
-        conversations = [_plain(c) for c in library.conversations()] if library else []
+        conversations = [plain(c) for c in library.conversations()] if library else []
     if as_json:
         print_json({"savepoints": savepoints, "conversations": conversations})
         return
@@ -80,7 +81,7 @@ def _savepoint_row(library: Library, node_id: str, name: str, moved: float) -> d
     }
 
 
-def _node_id(library: Library, ref: str) -> str:
+def node_id_of(library: Library, ref: str) -> str:
     """The full id of what REF means, also of a damaged message: naming and deleting it need nothing of its content."""
     try:
         return library.resolve(ref).node.id
@@ -100,11 +101,11 @@ def tree_command(ref: str | None, as_json: bool) -> None:
             print_json([]) if as_json else print("Nothing is saved yet.")
             return
         conversation_id = (
-            library.glance(_node_id(library, ref)).conversation_id if ref else library.conversations()[0].id
+            library.glance(node_id_of(library, ref)).conversation_id if ref else library.conversations()[0].id
         )
         twigs = library.tree(conversation_id)
     if as_json:
-        print_json([_plain(twig) for twig in twigs])
+        print_json([plain(twig) for twig in twigs])
         return
     for twig, rails in _with_rails(twigs):
         names = "".join(f" ★ {name}" for name in twig.names) + (" ★ quick" if twig.is_quick else "")
@@ -152,15 +153,21 @@ def print_line(text: str) -> None:
 @json_option
 def show_command(ref: str, as_json: bool) -> None:
     """Show the messages up to REF, the last used conversation's head by default."""
-    with _library(ref) as library:
+    with in_library(ref) as library:
         found = library.resolve(ref)
         nodes = library.path(found.node.id)
         states = {n.id: library.node_states(n.id) for n in nodes}
         names = {n.id: library.names_of(n.id) for n in nodes}
+        origins = library.origins([n.id for n in nodes])
     if as_json:
-        print_json([_node_row(n, names[n.id], [_plain(s) for s in states[n.id]]) for n in nodes])
+        rows = [node_row(n, names[n.id], [plain(s) for s in states[n.id]]) for n in nodes]
+        print_json([{**r, "origin": plain(origins[r["id"]]) if r["id"] in origins else None} for r in rows])
         return
     for at, node in enumerate(nodes):
+        if node.id in origins and (at == 0 or nodes[at - 1].id not in origins):
+            print_line(f"──── imported from {origins[node.id].source or 'somewhere'} {ago(origins[node.id].at)} ────")
+        if node.id in origins and origins[node.id].checked == "differs":
+            print_line("──── what its tokens say is not what it says ────")
         for name in names[node.id]:
             print_line(f"──── ★ {name} · t{node.turn} · {node.n_tokens} tokens ────")
         sign = {"user": "❯ ", "raw": "❯ ", "system": "# "}.get(node.role, "")
@@ -170,28 +177,6 @@ def show_command(ref: str, as_json: bool) -> None:
         write_text("" if more else "\n")
 
 
-def _node_row(node: Node, names: list[str], states: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": node.id,
-        "parent": node.parent_id,
-        "conversation": node.conversation_id,
-        "role": node.role,
-        "text": node.text,
-        "tokens": list(node.tokens),
-        "keep": node.keep,
-        "n_tokens": node.n_tokens,
-        "turn": node.turn,
-        "stop": node.stop,
-        "sampler": dict(node.sampler),
-        "dice_key": node.dice_key.hex(),
-        "prompt_key": node.prompt_key,
-        "state_key": node.state_key,
-        "created": node.created,
-        "names": names,
-        "states": states,
-    }
-
-
 @click.command("rename", context_settings=_SETTINGS)
 @click.argument("ref")
 @click.argument("name")
@@ -199,12 +184,12 @@ def _node_row(node: Node, names: list[str], states: list[dict[str, Any]]) -> dic
 @json_option
 def rename_command(ref: str, name: str, force: bool, as_json: bool) -> None:
     """Give the savepoint REF the name NAME."""
-    with _library(ref) as library:
+    with in_library(ref) as library:
         try:
             library.rename(ref, name, force=force)
         except UnknownName:
-            library.set_name(name, _node_id(library, ref), force=force)
-        node_id = _node_id(library, name)
+            library.set_name(name, node_id_of(library, ref), force=force)
+        node_id = node_id_of(library, name)
     print_json({"name": name, "id": node_id}) if as_json else print_line(f"{node_id[:8]} is “{name}” now.")
 
 
@@ -213,8 +198,8 @@ def rename_command(ref: str, name: str, force: bool, as_json: bool) -> None:
 @json_option
 def delete_command(ref: str, as_json: bool) -> None:
     """Delete the message REF and everything behind it. `forkpoint undo` brings it back."""
-    with _library(ref) as library:
-        node_id = _node_id(library, ref)
+    with in_library(ref) as library:
+        node_id = node_id_of(library, ref)
         action = library.delete(node_id)
     count = action.detail.get("nodes", 1)
     if as_json:
@@ -231,7 +216,7 @@ def undo_command(as_json: bool) -> None:
         if library is None:
             raise NothingToDo("There is nothing to undo.")
         action: Action = library.undo()
-    print_json(_plain(action)) if as_json else print_line(f"Undone: {action.kind}.")
+    print_json(plain(action)) if as_json else print_line(f"Undone: {action.kind}.")
 
 
 @click.command("stats", context_settings=_SETTINGS)
@@ -242,7 +227,7 @@ def stats_command(as_json: bool) -> None:
 
     roots = directories()
     with _reading() as library:
-        counts = _plain(library.stats()) if library else {}
+        counts = plain(library.stats()) if library else {}
     facts = {**counts, "data_dir": str(roots.data), "cache_dir": str(roots.cache), "config_dir": str(roots.config)}
     if as_json:
         print_json(facts)

@@ -74,6 +74,13 @@ COMMANDS: tuple[Command, ...] = (
         ("f",),
     ),
     Command("name", "Name the savepoint of this message", "Savepoints", "[name]", "", (), ("n",)),
+    Command(
+        "export",
+        "Write this conversation to a file: .md and .json to read, anything else to import",
+        "Savepoints",
+        "file",
+    ),
+    Command("import", "Read an exported file into the library", "Savepoints", "[file]"),
     Command("tree", "Show the tree of branches, or hide it", "Savepoints", keys=("ctrl+t",)),
     Command("undo", "Take back the last action: turn, restore, fork, delete or name", "Conversation"),
     Command("redo", "Do again what /undo took back", "Conversation"),

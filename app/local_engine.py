@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from engine.sampler import SamplerSettings
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What makes prompts and reads replies: a model file's tokenizer and template, without its weights."""
+
+    tokenizer: Any
+    template: Any
+    prompt_key: str
 
 
 class LocalEngine:
@@ -40,6 +50,21 @@ class LocalEngine:
 
         model = engine.model.Model.open(path, context=context, kv_type=kv_type, threads=threads, progress=progress)
         return cast(Model, model)
+
+    def open_prompt(self, path: Path) -> Prompt:
+        """Open a GGUF file's tokenizer and template only. Raises the typed errors of `engine.errors`."""
+        from engine.chat_template import ChatTemplate
+        from engine.fingerprint import key_of
+        from engine.gguf import GGUF
+        from engine.tokenizer import Tokenizer
+
+        gguf = GGUF.open(path)
+        try:
+            tokenizer = Tokenizer.from_gguf(gguf)
+            template = ChatTemplate.from_gguf(gguf, tokenizer)
+        finally:
+            gguf.close()
+        return Prompt(tokenizer, template, key_of({"tokenizer": tokenizer.digest, "template": template.digest}))
 
     def state_from_parts(
         self,

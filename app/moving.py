@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from app.chat_core import Core
 from app.errors import NothingToDo
@@ -20,6 +21,7 @@ _UNDONE = {
     "name": "The name is taken back",
     "rename": "The old name is back",
     "unname": "The name is back",
+    "import": "The import is taken back",
     "title": "The old title is back",
 }
 
@@ -215,3 +217,29 @@ class Moving:
     def _resolve(self, ref: str) -> Ref:
         conversation = self._core.place.conversation
         return self._core.library.resolve(ref, conversation_id=conversation.id if conversation else None)
+
+    # ---- travelling ---------------------------------------------------------------------------------------------
+
+    def export(self, path: Path) -> None:
+        """Write the live path to a file; see Chat.export."""
+        from app.travelling import document, write_file
+
+        core = self._core
+        core.place.leave()
+        node = core.place.saved_node
+        if node is None:
+            raise NothingToDo("There is nothing to export yet.")
+        kind = path.suffix.lower().removeprefix(".")
+        written = core.library.export(node.id) if kind not in ("md", "json") else None
+        write_file(path.expanduser(), written or document(core.library, node.id, "savepoint", kind), force=False)
+
+    def import_file(self, path: Path) -> None:
+        """Read an exported file; see Chat.import_file."""
+        from app.travelling import import_checked, said
+
+        core = self._core
+        with core.working():
+            with open(path.expanduser(), "rb") as stream:
+                arrival, counts = import_checked(core.library, stream, str(path), engine=core.engine)
+            core.emit(TreeChanged())
+            core.notice(said(arrival, counts))

@@ -23,6 +23,7 @@ EXIT_CODES: dict[int, str] = {
     10: "the library cannot be used: read-only, damaged, busy, or made by a newer forkpoint",
     11: "verify found a difference, or nothing stored to compare with",
     12: "the model's logits are not numbers",
+    13: "a file to import is no export of forkpoint, damaged, or does not say what it seems to",
     130: "stopped with Ctrl+C",
 }
 
@@ -58,6 +59,7 @@ _BY_TYPE: dict[str, int] = {
     "StoreBusy": 10,
     "LibraryDamaged": 10,
     "StoreError": 10,
+    "BadExport": 13,
     "BadNode": 1,
     "JournalGone": 1,
     "NothingToUndo": 1,
@@ -127,6 +129,8 @@ def sentence(error: BaseException) -> str:
         text = f"The library cannot be changed: {e.get('reason', 'it is read-only')}."
     elif name == "LibraryDamaged":
         text = f"The library cannot be read: {error}."
+    elif name == "BadExport":
+        text = f"The file cannot be imported: {e['why']}."
     elif name == "DamagedNode":
         short = str(e["node_id"])[:12]
         text = f"The message {short} is damaged on disk and cannot be used; `forkpoint delete {short}` hides it."

@@ -18,6 +18,7 @@ _PHASES = {
     "pack": "Preparing weights",
     "prefill": "Reading the prompt",
     "restore": "Restoring",
+    "replay": "Making replies again",
 }
 _BAR = 20
 

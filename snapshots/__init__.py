@@ -3,8 +3,10 @@
 `Library` is the way in. Knows no model arithmetic and no screen; importing it loads neither NumPy nor zstandard.
 """
 
+from snapshots.carrying import Carried, Manifest
 from snapshots.errors import (
     AmbiguousRef,
+    BadExport,
     BadName,
     BadNode,
     DamagedFile,
@@ -23,6 +25,7 @@ from snapshots.errors import (
     UnknownNode,
     UnknownRef,
 )
+from snapshots.ids import node_id
 from snapshots.journal import Journal
 from snapshots.library import Library
 from snapshots.records import (
@@ -30,9 +33,11 @@ from snapshots.records import (
     ROLES,
     Action,
     ActionKind,
+    Arrival,
     Chunk,
     Conversation,
     DeadReply,
+    ExportScope,
     FileCheck,
     Glance,
     HeadMove,
@@ -41,6 +46,7 @@ from snapshots.records import (
     ModelInfo,
     Node,
     NodeState,
+    Origin,
     Position,
     Ref,
     ReplyStart,
@@ -57,13 +63,17 @@ __all__ = [
     "Action",
     "ActionKind",
     "AmbiguousRef",
+    "Arrival",
+    "BadExport",
     "BadName",
     "BadNode",
+    "Carried",
     "Chunk",
     "Conversation",
     "DamagedFile",
     "DamagedNode",
     "DeadReply",
+    "ExportScope",
     "FileCheck",
     "Glance",
     "HeadMove",
@@ -73,12 +83,14 @@ __all__ = [
     "LibraryDamaged",
     "LibraryIsNewer",
     "LoadedState",
+    "Manifest",
     "Message",
     "ModelInfo",
     "NameTaken",
     "Node",
     "NodeState",
     "NothingToUndo",
+    "Origin",
     "Position",
     "Ref",
     "ReplyStart",
@@ -95,4 +107,5 @@ __all__ = [
     "UnknownName",
     "UnknownNode",
     "UnknownRef",
+    "node_id",
 ]

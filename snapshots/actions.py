@@ -134,7 +134,9 @@ def undo(tx: sqlite3.Connection, conversation_id: str | None, window: str) -> Ac
     if kind == "delete":
         tx.execute("UPDATE nodes SET deleted = NULL WHERE deleted = ?", (seq,))
         tx.execute("UPDATE conversations SET deleted = NULL WHERE deleted = ?", (seq,))
-    elif kind == "turn":
+    elif kind in ("turn", "import"):
+        for name in detail.get("names", ()):
+            names.put(tx, name, None)
         _hide_turn(tx, seq, detail["shown"])
     elif kind == "title":
         tx.execute("UPDATE conversations SET title = ? WHERE id = ?", (detail["old_name"], where))
@@ -153,8 +155,10 @@ def redo(tx: sqlite3.Connection, conversation_id: str | None, window: str) -> Ac
         _hide_conversation(tx, seq, where)
     elif kind == "delete":
         _hide(tx, seq, tree.subtree(tx, detail["node"]))
-    elif kind == "turn":
+    elif kind in ("turn", "import"):
         tx.executemany("UPDATE nodes SET deleted = NULL WHERE id = ?", [(node_id,) for node_id in detail["shown"]])
+        for name, node_id in detail.get("names", {}).items():
+            names.put(tx, name, node_id)
     elif kind == "title":
         tx.execute("UPDATE conversations SET title = ? WHERE id = ?", (detail["name"], where))
     elif kind == "name":

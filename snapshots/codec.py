@@ -96,8 +96,8 @@ def encode(arrays: Mapping[str, np.ndarray], tokens: int = 0) -> Encoded:
             if upper or _bits(plane) < 8 * _WORTH:
                 axis = _best_axis(plane, tokens) if upper and at else 0
                 own = _references(plane, axis) if axis else None
-                frame = _compress(plane if own is None else plane - own)
-            if 0 < len(frame) < _WORTH * plane.size and _is_sound(len(frame), plane.size):
+                frame = compress(plane if own is None else plane - own)
+            if 0 < len(frame) < _WORTH * plane.size and is_sound(len(frame), plane.size):
                 packed.append(at)
                 frames.append(frame)
                 if own is not None:
@@ -109,9 +109,9 @@ def encode(arrays: Mapping[str, np.ndarray], tokens: int = 0) -> Encoded:
             entry["packed"] = packed
     if references:
         together = np.concatenate(references)
-        frames.insert(0, _compress(together))
+        frames.insert(0, compress(together))
     parts: list[bytes | memoryview] = [*frames, *noise]
-    if frames and sum(map(len, parts)) < size and (not references or _is_sound(len(frames[0]), together.size)):
+    if frames and sum(map(len, parts)) < size and (not references or is_sound(len(frames[0]), together.size)):
         return Encoded(PLANES_APART, {"arrays": listed, "frames": [len(frame) for frame in frames]}, parts, size)
     bare = [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in listed]
     return Encoded(RAW, {"arrays": bare}, [each.reshape(-1).view(np.uint8).data for each in plain.values()], size)
@@ -182,7 +182,7 @@ def decode(codec: int, described: Body, body: memoryview, raw_size: int) -> dict
             raise CannotDecode("has the wrong length")
         return _split(described.arrays, body, planes=False)
     if codec == PLANES_ZSTD:
-        return _split(described.arrays, _decompress(body, raw_size), planes=True)
+        return _split(described.arrays, decompress(body, raw_size), planes=True)
     if codec == PLANES_APART:
         return _join(described, body)
     raise CannotDecode(f"has the unknown codec {codec}")
@@ -274,7 +274,7 @@ def _join(described: Body, body: memoryview) -> dict[str, np.ndarray]:
         raise CannotDecode("has the wrong length")
     place, planes_in = 0, list[np.ndarray]()
     for stored, size in zip(described.frames, opened, strict=True):
-        planes_in.append(np.frombuffer(_decompress(body[place : place + stored], size), np.uint8))
+        planes_in.append(np.frombuffer(decompress(body[place : place + stored], size), np.uint8))
         place += stored
     noise = np.frombuffer(body[place:], np.uint8)
     references = planes_in.pop(0) if n_references else noise[:0]
@@ -334,11 +334,13 @@ def _split(arrays: Sequence[Layout], body: bytes | memoryview, *, planes: bool) 
 # -------------------------------------------------------------------------------------------------------------- frames
 
 
-def _is_sound(frame_size: int, size: int) -> bool:
+def is_sound(frame_size: int, size: int) -> bool:
+    """Whether a frame may open to so much; what it does not allow is kept unpacked."""
     return size <= max(SMALL, GROWTH * frame_size)
 
 
-def _compress(data: np.ndarray) -> bytes:
+def compress(data: np.ndarray | bytes) -> bytes:
+    """One zstandard frame that says how large its content is."""
     if not hasattr(_local, "compressor"):
         import zstandard
 
@@ -347,11 +349,14 @@ def _compress(data: np.ndarray) -> bytes:
     return packed
 
 
-def _decompress(frame: memoryview, size: int) -> bytes:
-    """One shot, of exactly one frame that itself claims exactly `size` bytes and no larger window than it needs."""
+def decompress(frame: memoryview, size: int) -> bytes:
+    """One shot, of exactly one frame that itself claims exactly `size` bytes and no larger window than it needs.
+
+    Raises CannotDecode.
+    """
     import zstandard
 
-    if not _is_sound(len(frame), size):
+    if not is_sound(len(frame), size):
         raise CannotDecode("opens to far more than it is")
     if not hasattr(_local, "decompressor"):
         _local.decompressor = zstandard.ZstdDecompressor()

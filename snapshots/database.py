@@ -19,7 +19,7 @@ from pathlib import Path
 
 from snapshots.errors import LibraryDamaged, LibraryIsNewer, StoreBusy, StoreError, StoreFull, StoreReadOnly
 from snapshots.files import Files, typed
-from snapshots.schema import APPLICATION_ID, FORMAT, READABLE_BY, TABLES
+from snapshots.schema import APPLICATION_ID, FORMAT, MORE_TABLES, READABLE_BY, TABLES
 
 PATIENCE_S = 30.0
 _WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
@@ -69,6 +69,9 @@ class Database:
         if found == 0 and self.read_only is None:
             self._create()
             found = FORMAT
+        if self.read_only is None:
+            for statement in MORE_TABLES.split(";"):
+                self._connection.execute(statement)
         if self._pragma("application_id") != APPLICATION_ID:
             raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
         if found > FORMAT:

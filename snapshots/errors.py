@@ -145,3 +145,11 @@ class DamagedFile(StoreError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path.name}: {why}", path=path)
         self.why = why
+
+
+class BadExport(StoreError):
+    """A file that was to be imported is not one of ours, or damaged, or hostile: `why` says what it is or does."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why

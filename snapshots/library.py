@@ -10,6 +10,7 @@ from types import TracebackType
 from snapshots import actions, heads, history, names, refs, tree
 from snapshots.database import Database
 from snapshots.errors import LibraryIsNewer
+from snapshots.exports import Exports
 from snapshots.files import Files
 from snapshots.journal import Journal
 from snapshots.kept_files import KeptFiles
@@ -29,7 +30,7 @@ from snapshots.records import (
 )
 
 
-class Library(KeptFiles):
+class Library(KeptFiles, Exports):
     """A library of conversations. Every method is safe to call from any thread of the process.
 
     Every change is one transaction and is on disk when the method returns. Beside the errors named at each method,

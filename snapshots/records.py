@@ -140,7 +140,7 @@ class HeadMove(NamedTuple):
     at: float
 
 
-ActionKind = Literal["turn", "restore", "fork", "back", "delete", "name", "rename", "unname", "title"]
+ActionKind = Literal["turn", "restore", "fork", "back", "delete", "name", "rename", "unname", "title", "import"]
 
 
 class Action(NamedTuple):
@@ -155,6 +155,35 @@ class Action(NamedTuple):
     head_id: str | None
     detail: Mapping[str, Any]
     at: float
+
+
+ExportScope = Literal["savepoint", "tree", "conversation"]
+"""What goes into an export: the path to a savepoint, that and all behind it, or its whole conversation."""
+
+
+class Arrival(NamedTuple):
+    """What an import brought: `node_id` is the savepoint that was exported. `renamed` maps names that were taken.
+
+    `messages` are those of the file, `added` those that were hidden or not here, `names` those that were given.
+    """
+
+    conversation_id: str
+    node_id: str
+    title: str
+    messages: int
+    added: int
+    names: tuple[str, ...]
+    renamed: Mapping[str, str]
+
+
+class Origin(NamedTuple):
+    """Where an imported message came from. `checked` is "" before, else "text" (its tokens say it), "differs", or
+    "replayed" (made again here, equal digest by digest).
+    """
+
+    source: str
+    at: float
+    checked: str
 
 
 class ModelInfo(NamedTuple):

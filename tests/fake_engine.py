@@ -252,6 +252,9 @@ class FakeEngine:
         self.models.append(FakeModel(path, kv=kv_type, **options))
         return self.models[-1]
 
+    def open_prompt(self, path):
+        return self.open_model(path)
+
     def state_from_parts(self, tokens, chunks, logits, hidden, dice_key):
         return FakeState(tuple(tokens), tuple(FakeChunk(*c) for c in chunks), logits, hidden, dice_key)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.tui.ask_name import AskName
 from app.tui.deeds import deed
 from app.tui.picker import Pick, Picker
-from app.tui.plain import one_line
+from app.tui.plain import one_line, plain
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
@@ -108,6 +109,22 @@ async def name_message(screen: ChatScreen, argument: str) -> None:
         name = await screen.ask(AskName("Name", what, suggested=suggested, taken=taken)) or ""
     if name and name not in old:
         screen.job(partial(screen.chat.rename, old[0] if old else node_id, name, force=name in taken))
+
+
+@deed("export")
+async def export(screen: ChatScreen, argument: str) -> None:
+    """Write the conversation up to here to a file."""
+    file = argument or await screen.ask(AskName("Export", "A file for this conversation, up to here."))
+    if file:
+        screen.job(partial(screen.chat.export, Path(file)), done=f"Exported to {plain(file)}.")
+
+
+@deed("import")
+async def import_file(screen: ChatScreen, argument: str) -> None:
+    """Read an exported file into the library; its conversation is opened like any other."""
+    file = argument or await screen.ask(AskName("Import", "The exported file to read."))
+    if file:
+        screen.job(partial(screen.chat.import_file, Path(file)))
 
 
 @deed("tree")

@@ -172,7 +172,7 @@ def test_references_without_a_packed_plane_and_other_codecs_are_read_as_they_say
     entry = {"name": "k", "dtype": "<u2", "shape": list(array.shape), "axis": -1}
     low, high = array.astype("u1"), (array >> 8).astype("u1")
     references = high[..., :1].copy()
-    frame = codec._compress(references)
+    frame = codec.compress(references)
     body = frame + low.tobytes() + (high - references).tobytes()
     data = sealed({"arrays": [entry], "frames": [len(frame)]}, body, size=array.nbytes)
     assert segment.decode(HERE, data).arrays["k"].tobytes() == array.tobytes()
