@@ -23,6 +23,7 @@ _TILE_ROWS = 128  # query rows that share a pass over a KV head's blocks
 _LEAST_BLOCKS = 4  # of a share
 _MOST_PARTIAL = 64 << 20  # bytes
 _UNITS_A_THREAD = 4
+_STEPS_KEPT = 64
 
 
 def _up(n: int, to: int = 32) -> int:
@@ -61,6 +62,8 @@ class Runner:
         self._constants[plan.ATTENTION_SCALE] = 1.0 / np.sqrt(np.float64(shape.head_dim))
         self._model_table = self._describe_model()
         self._buffers: dict[str, npt.NDArray[Any]] = {}
+        self._addresses: dict[str, int] = {}
+        self._steps: dict[tuple[int, int], _Step] = {}
 
     def _describe_model(self) -> Table:
         shape, layout = self._shape, self._layout
@@ -94,46 +97,52 @@ class Runner:
             table[index] = value
         return table
 
-    def _buffer(self, name: str, size: int, dtype: Any = np.float32) -> npt.NDArray[Any]:
-        """A zeroed buffer that only grows; kept for the next call."""
+    def _buffer(self, name: str, size: int, dtype: Any = np.float32) -> int:
+        """The address of a zeroed buffer that only grows; kept for the next call."""
         have = self._buffers.get(name)
         if have is None or have.size < size:
             have = self._buffers[name] = np.zeros(size, dtype)
-        return have
+            self._addresses[name] = have.ctypes.data
+            self._steps.clear()
+        return self._addresses[name]
 
     def run(self, tokens: Sequence[int], runs: Sequence[Run], outputs: Sequence[int]) -> tuple[Floats, Floats]:
         """Feed `tokens`, which lie one run behind the other, and give the logits of the rows `outputs`.
 
         Writes keys and values into the runs' blocks. Gives float32 (outputs, vocabulary) and (outputs, dim).
         """
-        batch, keep = self._describe_batch(tokens, runs, outputs)
-        shape, matrices, constants = self._model_table, self._matrices, self._constants
+        step = self._step(len(tokens), len(outputs))
+        step.x[:, : self._shape.dim] = self._weights.embedding.rows(tokens)
+        step.x[:, self._shape.dim :] = 0.0
+        step.place_rows(runs, outputs)
+        tiles = self._split_attention(step.table, runs)
+        batch, shape, matrices, constants = step.table, self._model_table, self._matrices, self._constants
         self._pool.run(lambda me: entry.forward(me, shape, matrices, batch, constants))
-        del keep
-        n, padded = len(outputs), self._model_table[plan.DIM_STRIDE] // 4
-        logits = self._buffers["logits"][: n * _up(self._vocabulary)].reshape(n, -1)[:, : self._vocabulary].copy()
-        hidden = self._buffers["last_hidden"][: n * padded].reshape(n, -1)[:, : self._shape.dim].copy()
-        return logits, hidden
+        del tiles
+        return step.logits[:, : self._vocabulary].copy(), step.last_hidden[:, : self._shape.dim].copy()
 
-    def _describe_batch(
-        self, tokens: Sequence[int], runs: Sequence[Run], outputs: Sequence[int]
-    ) -> tuple[Table, list[Table]]:
-        """The batch table, and arrays that it points to which must live until the pass is done."""
-        rows, n_out, shape = len(tokens), len(outputs), self._shape
+    def _step(self, rows: int, n_out: int) -> _Step:
+        """The step of so many rows and outputs: made once, then only filled anew."""
+        step = self._steps.get((rows, n_out))
+        if step is None:
+            step = self._make_step(rows, n_out)
+            if len(self._steps) >= _STEPS_KEPT:
+                self._steps.clear()
+            self._steps[rows, n_out] = step
+        return step
+
+    def _make_step(self, rows: int, n_out: int) -> _Step:
+        shape = self._shape
         table = np.zeros(plan.BATCH_SIZE, np.int64)
         table[plan.ROWS], table[plan.OUTPUTS], table[plan.THREADS] = rows, n_out, self._pool.size
         dim = int(self._model_table[plan.DIM_STRIDE]) // 4
         q, kv, ffn = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.ffn
         columns = max(dim, q, ffn)
 
-        def place(index: int, name: str, width: int, count: int = rows, dtype: Any = np.float32) -> npt.NDArray[Any]:
-            buffer = self._buffer(name, width * count, dtype)
-            table[index] = buffer.ctypes.data
-            return buffer
+        def place(index: int, name: str, width: int, count: int = rows, dtype: Any = np.float32) -> None:
+            table[index] = self._buffer(name, width * count, dtype)
 
-        x = place(plan.X, "x", dim)[: rows * dim].reshape(rows, dim)
-        x[:, : shape.dim] = self._weights.embedding.rows(tokens)
-        x[:, shape.dim :] = 0.0
+        place(plan.X, "x", dim)
         place(plan.Y, "y", dim)
         strided = (
             (plan.HIDDEN, plan.HIDDEN_STRIDE, "hidden", dim, rows),
@@ -152,35 +161,63 @@ class Runner:
         tile_bytes = _up(columns) // 32 * CODES_BYTES
         place(plan.CODES, "codes", tile_bytes, -(-max(rows, n_out) // TILE), np.int8)
         table[plan.CODES_STRIDE] = tile_bytes
+        place(plan.SYNC, "sync", SYNC_BYTES // 8, 1, np.int64)
+        x, logits, hidden = (self._buffers[name] for name in ("x", "logits", "last_hidden"))
+        width = _up(self._vocabulary)
+        return _Step(
+            table,
+            x[: rows * dim].reshape(rows, dim),
+            logits[: n_out * width].reshape(n_out, width),
+            hidden[: n_out * dim].reshape(n_out, dim),
+        )
+
+    def _split_attention(self, table: Table, runs: Sequence[Run]) -> Table:
+        """Into tiles of neighbouring tokens, and where these are too few for the threads, into shares of their blocks.
+
+        Gives the table of tiles, which must live until the pass is done.
+        """
+        shape, channels, threads = self._shape, self._layout.channels, self._pool.size
         group = shape.heads // shape.kv_heads
         tiles = _tiles(runs, max(1, _TILE_ROWS // group))
-        tile = int(tiles[:, 1].max()) * group
-        scratch = scratch_bytes(tile, shape.head_dim, self._layout.channels) // 4 + tile * shape.head_dim
-        place(plan.SCRATCH, "scratch", _up(scratch), self._pool.size)
-        table[plan.SCRATCH_STRIDE] = 4 * _up(scratch)
-        blocks = max(-(-(r.start + r.count) // BLOCK) for r in runs)
+        rows = int(tiles[:, 1].max()) * group
+        scratch = _up(scratch_bytes(rows, shape.head_dim, channels) // 4 + rows * shape.head_dim)
         items = len(tiles) * shape.kv_heads
-        partial = partial_bytes(tile, self._layout.channels) // 4 * blocks
-        shares = min(-(-_UNITS_A_THREAD * self._pool.size // items), blocks // _LEAST_BLOCKS)
-        if shares < 2 or self._pool.size == 1 or 4 * partial * items > _MOST_PARTIAL:
-            shares = 1
-        else:
-            place(plan.PARTIAL, "partial", partial, items)
-        place(plan.SHARES_DONE, "shares_done", 1, items, np.int64)
-        table[plan.SHARES], table[plan.PARTIAL_STRIDE] = shares, 4 * partial
-        place(plan.SYNC, "sync", SYNC_BYTES // 8, 1, np.int64)
-        positions = np.concatenate([np.arange(r.start, r.start + r.count, dtype=np.int64) for r in runs])
-        tables = np.concatenate([np.full(r.count, r.table, np.int64) for r in runs])
-        wanted = np.asarray(outputs, np.int64)
+        blocks = max(-(-(r.start + r.count) // BLOCK) for r in runs)
+        partial = partial_bytes(rows, channels) // 4 * blocks
+        shares = min(-(-_UNITS_A_THREAD * threads // items), blocks // _LEAST_BLOCKS)
+        if shares < 2 or threads == 1 or 4 * partial * items > _MOST_PARTIAL:
+            shares, partial = 1, 0
+        table[plan.TILE_TABLE], table[plan.TILES] = tiles.ctypes.data, len(tiles)
+        table[plan.SCRATCH], table[plan.SCRATCH_STRIDE] = self._buffer("scratch", scratch * threads), 4 * scratch
+        table[plan.PARTIAL], table[plan.PARTIAL_STRIDE] = self._buffer("partial", partial * items), 4 * partial
+        table[plan.SHARES], table[plan.SHARES_DONE] = shares, self._buffer("shares_done", items, np.int64)
+        return tiles
+
+
+class _Step:
+    """The batch table for so many rows and outputs, and views of the buffers that it names."""
+
+    def __init__(self, table: Table, x: Floats, logits: Floats, last_hidden: Floats) -> None:
+        self.table, self.x, self.logits, self.last_hidden = table, x, logits, last_hidden
+        rows, n_out = len(x), len(logits)
+        self._positions, self._tables = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        self._outputs = np.zeros(n_out, np.int64)
         for index, array in (
-            (plan.POSITIONS, positions),
-            (plan.TABLES, tables),
-            (plan.TILE_TABLE, tiles),
-            (plan.OUTPUT_ROWS, wanted),
+            (plan.POSITIONS, self._positions),
+            (plan.TABLES, self._tables),
+            (plan.OUTPUT_ROWS, self._outputs),
         ):
             table[index] = array.ctypes.data
-        table[plan.TILES] = len(tiles)
-        return table, [positions, tables, tiles, wanted]
+
+    def place_rows(self, runs: Sequence[Run], outputs: Sequence[int]) -> None:
+        """Each row's position and block table, and the rows whose logits are wanted."""
+        first = 0
+        for run in runs:
+            last = first + run.count
+            self._positions[first:last] = np.arange(run.start, run.start + run.count)
+            self._tables[first:last] = run.table
+            first = last
+        self._outputs[:] = outputs
 
 
 def _tiles(runs: Sequence[Run], size: int) -> Table:

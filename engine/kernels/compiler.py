@@ -21,8 +21,8 @@ import engine.kernels.options  # noqa: F401  tells Numba which CPU to compile fo
 from engine.kernels.entry import Kernel
 from engine.kernels.target import processor
 
-# All that compiled code may name: what the barrier yields with, and the square root, which becomes an instruction.
-EXTERNAL = frozenset(["sched_yield", "SwitchToThread", "sqrt"])
+# All that compiled code may name: what the barrier yields and sleeps with; the square root becomes an instruction.
+EXTERNAL = frozenset(["nanosleep", "sched_yield", "SwitchToThread", "sqrt"])
 _TYPES = {"i": types.int64, "d": types.float64, "": types.void}
 
 

@@ -20,6 +20,8 @@ from engine.kernels.target import target
 # Byte offsets in the sync area (SYNC_BYTES of zeros): a cache line each.
 _ARRIVED, _GENERATION, _NEXT = 0, 64, 128
 _SPINS_BEFORE_YIELD = 2000
+_YIELDS_BEFORE_SLEEP = 20
+_SLEEP_NS = 50_000
 
 
 @intrinsic
@@ -65,6 +67,24 @@ def _yield_processor(typingctx):
 
     def codegen(_c: Any, b: Any, _s: Any, _a: Any) -> Any:
         b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(result, []), name), [])
+        return ir.Constant(I8.as_pointer(), None)
+
+    return types.void(), codegen
+
+
+@intrinsic
+def _sleep(typingctx):
+    """Leave the processor for some 50 microseconds; where there is no nanosleep, only for others that wait for it."""
+
+    def codegen(_c: Any, b: Any, _s: Any, _a: Any) -> Any:
+        if sys.platform == "win32":
+            b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(I32, []), "SwitchToThread"), [])
+        else:
+            span = cgutils.alloca_once_value(b, ir.Constant(ir.ArrayType(I64, 2), [0, _SLEEP_NS]))
+            pointer_type = I64.as_pointer()
+            kind = ir.FunctionType(I32, [pointer_type, pointer_type])
+            fn = cgutils.get_or_insert_function(b.module, kind, "nanosleep")
+            b.call(fn, [b.bitcast(span, pointer_type), ir.Constant(pointer_type, None)])
         return ir.Constant(I8.as_pointer(), None)
 
     return types.void(), codegen
@@ -120,8 +140,10 @@ def barrier(sync, threads):
         spins += 1
         if spins < _SPINS_BEFORE_YIELD:
             _pause()
-        else:
+        elif spins < _SPINS_BEFORE_YIELD + _YIELDS_BEFORE_SLEEP:
             _yield_processor()
+        else:
+            _sleep()
 
 
 @njit(**OPTIONS)
