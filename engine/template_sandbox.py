@@ -170,7 +170,7 @@ def _tojson(
 
 def _indent(text: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:
     margin = width if isinstance(width, str) else " " * min(max(int(width), 0), 64)
-    lines = str(text).splitlines() or [""]
+    lines = (str(text) + "\n").splitlines()  # so that a line end at the end stays
     _current().spend(len(str(text)) + len(margin) * len(lines))
     return "\n".join(
         margin + line if (first or number) and (line or blank) else line for number, line in enumerate(lines)
