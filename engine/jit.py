@@ -32,11 +32,8 @@ def fingerprint() -> str:
     """blake2b-128 hex of what decides about the machine code."""
     digest = hashlib.blake2b(digest_size=16)
     here = Path(__file__).parent
-    for path in [
-        *sorted((here / "kernels").glob("*.py")),
-        here / "quants.py",
-        here / "repack.py",
-    ]:  # formats.py reads two
+    layouts = [here / "quants.py", here / "repack.py"]  # which kernels/formats.py is made from
+    for path in [*sorted((here / "kernels").glob("*.py")), *layouts]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     facts = [_numba_version(), llvmlite.__version__, str(llvm.llvm_version_info), sys.version, *processor()]
     digest.update("\0".join(facts).encode())

@@ -46,23 +46,25 @@ FILE: dict[str, np.dtype[Any]] = {
         "MXFP4": [("e", "u1"), _units(4)],
     }.items()
 }
-_SCALE_AND_MIN = (("d", "<u2", 1), ("dmin", "<u2", 1))
-# The same block once repacked, of GROUP rows at a time: field, element, how many a row; each element stands beside the
-# same one of the other rows. Scales that the file keeps in 6 bits have a byte of their own here.
-PACKED: dict[str, tuple[tuple[str, str, int], ...]] = {
-    "Q4_0": (("d", "<u2", 1), _units(4)),
-    "Q4_1": (("d", "<u2", 1), ("m", "<u2", 1), _units(4)),
-    "Q5_0": (("d", "<u2", 1), _units(1, "high"), _units(4)),
-    "Q5_1": (("d", "<u2", 1), ("m", "<u2", 1), _units(1, "high"), _units(4)),
-    "Q8_0": (("d", "<u2", 1), _units(8)),
-    "Q2_K": (*_SCALE_AND_MIN, ("scales", "u1", 16), _units(16)),
-    "Q3_K": (("d", "<u2", 1), ("scales", "i1", 16), _units(8, "high"), _units(16)),
-    "Q4_K": (*_SCALE_AND_MIN, ("scales", "u1", 8), ("mins", "u1", 8), _units(32)),
-    "Q5_K": (*_SCALE_AND_MIN, ("scales", "u1", 8), ("mins", "u1", 8), _units(8, "high"), _units(32)),
-    "Q6_K": (("d", "<u2", 1), ("scales", "i1", 16), _units(16, "high"), _units(32)),
-    "IQ4_NL": (("d", "<u2", 1), _units(4)),
-    "IQ4_XS": (("d", "<u2", 1), ("scales", "i1", 8), _units(32)),
-    "MXFP4": (("e", "u1", 1), _units(4)),
+# The same once repacked, GROUP rows at a time: what stands before the blocks of a step, and each of its blocks of 32.
+# A field: name, element, how many a row; each element stands beside the same one of the other rows. Every block has its
+# own codes behind its own scales, so that a matrix is read as one stream; scales of 6 bits have a byte of their own.
+Fields = tuple[tuple[str, str, int], ...]
+_BYTE_SCALE, _BYTE_MIN, _TWO_SCALES = ("scales", "i1", 1), ("mins", "u1", 1), ("scales", "i1", 2)
+PACKED: dict[str, tuple[Fields, Fields]] = {
+    "Q4_0": ((), (("d", "<u2", 1), _units(4))),
+    "Q4_1": ((), (("d", "<u2", 1), ("m", "<u2", 1), _units(4))),
+    "Q5_0": ((), (("d", "<u2", 1), _units(1, "high"), _units(4))),
+    "Q5_1": ((), (("d", "<u2", 1), ("m", "<u2", 1), _units(1, "high"), _units(4))),
+    "Q8_0": ((), (("d", "<u2", 1), _units(8))),
+    "Q2_K": ((("d", "<u2", 1), ("dmin", "<u2", 1)), (("scales", "u1", 2), _units(2))),
+    "Q3_K": ((("d", "<u2", 1),), (_TWO_SCALES, _units(1, "high"), _units(2))),
+    "Q4_K": ((("d", "<u2", 1), ("dmin", "<u2", 1)), (_BYTE_SCALE, _BYTE_MIN, _units(4))),
+    "Q5_K": ((("d", "<u2", 1), ("dmin", "<u2", 1)), (_BYTE_SCALE, _BYTE_MIN, _units(1, "high"), _units(4))),
+    "Q6_K": ((("d", "<u2", 1),), (_TWO_SCALES, _units(2, "high"), _units(4))),
+    "IQ4_NL": ((), (("d", "<u2", 1), _units(4))),
+    "IQ4_XS": ((("d", "<u2", 1),), (_BYTE_SCALE, _units(4))),
+    "MXFP4": ((), (("e", "u1", 1), _units(4))),
 }
 SUPPORTED = frozenset(PLAIN) | frozenset(PACKED)
 # What the 16 codes of the types with a table stand for. MXFP4's are doubled, and its scales halved.
@@ -75,6 +77,11 @@ def weights_of(kind: str) -> int:
     if kind in PLAIN:
         return 1
     return 256 if kind.endswith(("_K", "_XS")) else 32
+
+
+def blocks_of(kind: str) -> int:
+    """Blocks of 32 weights in what the file and a repacked matrix have as one piece."""
+    return weights_of(kind) // 32
 
 
 def row_bytes(kind: str, columns: int) -> int:

@@ -5,6 +5,7 @@ All ways give the same integers, so the choice cannot change a bit (NUMERICS rul
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -16,6 +17,7 @@ from engine.kernels.target import target
 
 VI32x8, VI16x16, V32B = ir.VectorType(I32, 8), ir.VectorType(I16, 16), ir.VectorType(I8, 32)
 _LARGEST_ACTIVATION = 127
+_IN_FLIGHT = 4  # chains of vpdpbusd that keep the unit busy; more only cost additions
 
 
 def dots(b: Any, form: Format, block: Block, x: Any, tokens: int, parts: int) -> list[list[Any]]:
@@ -62,16 +64,22 @@ def _dpbusd(b: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
 
 
 def _vnni(b: Any, form: Format, block: Block, x: Any, tokens: int, parts: int) -> list[list[Any]]:
-    """vpdpbusd wants unsigned weights: 8-bit numbers become so by flipping the sign bit, which adds 128."""
-    out = _minus_offsets(b, x, tokens, parts, 128 if form.signed else form.offset, VI32)
+    """vpdpbusd wants unsigned weights: 8-bit numbers become so by flipping the sign bit, which adds 128.
+
+    It takes four cycles and one may begin in each, so that few tokens go in several chains of sums.
+    """
+    chains = max(1, _IN_FLIGHT // (tokens * parts))
+    zero = const(VI32, 0)
+    first = _minus_offsets(b, x, tokens, parts, 128 if form.signed else form.offset, VI32)
+    out = [[part, *([zero] * tokens for _ in range(chains - 1))] for part in first]
     for unit in range(8):
-        sums = out[unit * parts // 8]
+        sums = out[unit * parts // 8][unit % chains]
         w = form.codes(block, unit)
         if form.signed:
             w = b.xor(w, const(VI32, -0x7F7F7F80))
         for t in range(tokens):
             sums[t] = _dpbusd(b, sums[t], b.bitcast(w, V8), b.bitcast(_four_codes(b, x, t, unit, VI32), V8))
-    return out
+    return [[reduce(b.add, chain) for chain in zip(*part, strict=True)] for part in out]
 
 
 def _plain(b: Any, form: Format, block: Block, x: Any, tokens: int, parts: int) -> list[list[Any]]:

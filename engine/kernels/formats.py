@@ -1,8 +1,7 @@
 """The quantized tensor types as the kernels see them: how to get codes, scales and mins out of a repacked block.
 
-A weight is scale * (code - offset), or scale * code - min. Everything here emits IR for 16 rows across the lanes, four
-codes a lane: `unit` u holds the codes of k = 4u … 4u + 3 of a block of 32. A type of 256 weights has eight such blocks,
-of which `q`, known at run time only, names one.
+A weight is scale * (code - offset), or scale * code + min. Everything here emits IR for 16 rows across the lanes, four
+codes a lane: `unit` u holds the codes of k = 4u … 4u + 3 of a block of 32.
 """
 
 from __future__ import annotations
@@ -13,128 +12,84 @@ from typing import Any
 
 from llvmlite import ir
 
-from engine.kernels.simd import I8, I32, I64, VF, VI16, VI32, call, const, half_to_f32, load, splat
+from engine.kernels.simd import I8, I64, VF, VI16, VI32, call, const, half_to_f32, load
 from engine.kernels.target import target
-from engine.quants import IQ4_VALUES, MXFP4_VALUES, weights_of
-from engine.repack import packed_block, packed_offset
+from engine.quants import IQ4_VALUES, MXFP4_VALUES
+from engine.repack import packed_offset, packed_step
 
 V16B = ir.VectorType(I8, 16)
 
 
 class Block:
-    """A place in a repacked matrix: the step at address `at`, and in it the block `q` (an i64, None where only one).
+    """A block of 32 in a repacked matrix, at address `at`, in the step at address `step`.
 
     `vector` is what a load of codes gives: 16 lanes of i32, or 8 of them, those of the rows from `first_row` on.
     """
 
-    def __init__(self, b: Any, kind: str, at: Any, q: Any, vector: Any = VI32, first_row: int = 0) -> None:
-        self.b, self.kind, self.at, self.q, self.vector, self.first_row = b, kind, at, q, vector, first_row
+    def __init__(self, b: Any, kind: str, step: Any, at: Any, vector: Any = VI32, first_row: int = 0) -> None:
+        self.b, self.kind, self.step, self.at, self.vector, self.first_row = b, kind, step, at, vector, first_row
         self._loaded: dict[tuple[str, int], Any] = {}
 
     def lanes(self, vector: Any, first_row: int) -> Block:
         """The same place, for codes in vectors of another width."""
-        return Block(self.b, self.kind, self.at, self.q, vector, first_row)
+        return Block(self.b, self.kind, self.step, self.at, vector, first_row)
 
-    def address(self, field: str, offset: int | Any = 0) -> Any:
-        """Address of a field of the step, plus bytes."""
-        start = packed_offset(self.kind, field)
-        if isinstance(offset, int):
-            return self.b.add(self.at, ir.Constant(I64, start + offset))
-        return self.b.add(self.b.add(self.at, offset), ir.Constant(I64, start))
+    def _load(self, field: str, offset: int, what: Any, start: Any = None) -> Any:
+        at = ir.Constant(I64, packed_offset(self.kind, field) + offset)
+        return load(self.b, self.b.add(self.at if start is None else start, at), what)
 
-    def units(self, unit: int, field: str = "codes", first: Any = None) -> Any:
-        """Unit `unit` behind the unit `first` (an i64) of a field; loaded once however often it is asked for."""
+    def units(self, unit: int, field: str = "codes") -> Any:
+        """A unit of a field, loaded once however often it is asked for."""
         if (field, unit) not in self._loaded:
-            offset: Any = 64 * unit + 4 * self.first_row
-            if first is not None:
-                offset = self.b.add(self.b.mul(first, ir.Constant(I64, 64)), ir.Constant(I64, offset))
-            self._loaded[field, unit] = load(self.b, self.address(field, offset), self.vector)
+            self._loaded[field, unit] = self._load(field, 64 * unit + 4 * self.first_row, self.vector)
         return self._loaded[field, unit]
 
     def halves(self, field: str) -> Any:
         """16 halves as f32."""
-        return half_to_f32(self.b, load(self.b, self.address(field), VI16))
+        start = self.step if field in (packed_step(self.kind).names or ()) else self.at
+        return half_to_f32(self.b, self._load(field, 0, VI16, start))
 
-    def bytes(self, field: str, index: Any, signed: bool = False) -> Any:
-        """Bytes of the 16 rows at element `index` (an i64) of a field, as i32."""
-        raw = load(self.b, self.address(field, self.b.mul(index, ir.Constant(I64, 16))), V16B)
+    def bytes(self, field: str, element: int = 0, signed: bool = False) -> Any:
+        """Bytes of the 16 rows, as i32."""
+        raw = self._load(field, 16 * element, V16B)
         return self.b.sext(raw, VI32) if signed else self.b.zext(raw, VI32)
 
-    def mask(self, v: Any, byte: int) -> Any:
-        """The same bits of every byte."""
-        return self.b.and_(v, const(v.type, byte * 0x01010101))
-
-    def right(self, v: Any, count: Any) -> Any:
-        """Lanes shifted right by a number of bits known at run time (an i64)."""
-        return self.b.lshr(v, splat(self.b, self.b.trunc(count, I32), v.type))
-
-    def rotate(self, v: Any, count: Any) -> Any:
-        """Lanes rotated right by a number of bits modulo 32 (an i64, or an int)."""
-        amount = ir.Constant(I32, count % 32) if isinstance(count, int) else self.b.trunc(count, I32)
-        return call(self.b, f"llvm.fshr.v{v.type.count}i32", v.type, v, v, splat(self.b, amount, v.type))
+    def bits(self, v: Any, low: int, to: int, count: int) -> Any:
+        """Of every byte of lanes, `count` bits from bit `low` on, moved to bit `to`."""
+        if low != to:
+            shift = self.b.shl if to > low else self.b.lshr
+            v = shift(v, const(v.type, abs(to - low)))
+        return self.b.and_(v, const(v.type, (((1 << count) - 1) << to) * 0x01010101))
 
 
 # --- codes: (block, unit) -> four a lane ------------------------------------------------------------------------------
 
 
-def _nibbles(p: Block, unit: int) -> Any:
-    """Types of 32 weights: the low nibbles of four units, then the high ones."""
-    v = p.units(unit % 4)
-    return p.mask(v if unit < 4 else p.b.lshr(v, const(v.type, 4)), 15)
+def _fours(p: Block, unit: int) -> Any:
+    """The low nibbles of four units, then their high ones."""
+    return p.bits(p.units(unit % 4), unit // 4 * 4, 0, 4)
+
+
+def _twos(p: Block, unit: int, field: str, to: int) -> Any:
+    """The pairs of bits of two units, four units' each, moved to bit `to`."""
+    return p.bits(p.units(unit // 4, field), unit % 4 * 2, to, 2)
+
+
+def _ones(p: Block, unit: int, to: int) -> Any:
+    """The single bits of one unit, moved to bit `to`."""
+    return p.bits(p.units(0, "high"), unit, to, 1)
 
 
 def _fives(p: Block, unit: int) -> Any:
-    """Q5_0, Q5_1: nibbles, and bit u of each byte of `high` as the fifth (engine/repack.py)."""
-    return p.b.or_(_nibbles(p, unit), p.mask(p.rotate(p.units(0, "high"), unit - 4), 16))
+    return p.b.or_(_fours(p, unit), _ones(p, unit, 4))
 
 
-def _bit(p: Block, q: Any, shift: int) -> tuple[Any, Any]:
-    """(q >> shift, the bits below)."""
-    n = lambda v: ir.Constant(I64, v)
-    return p.b.lshr(q, n(shift)), p.b.and_(q, n((1 << shift) - 1))
+def _sixes(p: Block, unit: int) -> Any:
+    return p.b.or_(_fours(p, unit), _twos(p, unit, "high", 4))
 
 
-def _times(p: Block, q: Any, factor: int, plus: int = 0) -> Any:
-    return p.b.add(p.b.mul(q, ir.Constant(I64, factor)), ir.Constant(I64, plus))
-
-
-def _by_64(p: Block, unit: int) -> Any:
-    """Q4_K: eight units hold 64 weights, the low nibbles first."""
-    pair, second = _bit(p, p.q, 1)
-    v = p.units(unit, first=_times(p, pair, 8))
-    return p.mask(p.right(v, _times(p, second, 4)), 15)
-
-
-def _q5_k(p: Block, unit: int) -> Any:
-    """Q4_K's, and bit q of each byte of `high` as the fifth."""
-    return p.b.or_(_by_64(p, unit), p.mask(p.rotate(p.units(unit, "high"), _times(p, p.q, 1, 28)), 16))
-
-
-def _two_bits(p: Block, unit: int, field: str, to: int) -> Any:
-    """Eight units hold 128 weights, the lowest pairs of bits first; moved to bit `to` of each byte."""
-    half, quarter = _bit(p, p.q, 2)
-    v = p.units(unit, field, _times(p, half, 8))
-    return p.mask(p.rotate(v, _times(p, quarter, 2, 32 - to)), 3 << to)
-
-
-def _q3_k(p: Block, unit: int) -> Any:
-    """Two bits, and bit q of each byte of `high` as the third."""
-    third = p.mask(p.rotate(p.units(unit, "high"), _times(p, p.q, 1, 30)), 4)
-    return p.b.or_(_two_bits(p, unit, "codes", 0), third)
-
-
-def _q6_k(p: Block, unit: int) -> Any:
-    """Sixteen units hold 128 weights: low nibbles of the first and second eight, then high ones; two bits above."""
-    half, quarter = _bit(p, p.q, 2)
-    high, odd = _bit(p, quarter, 1)
-    v = p.units(unit, first=p.b.add(_times(p, half, 16), _times(p, odd, 8)))
-    low = p.mask(p.right(v, _times(p, high, 4)), 15)
-    return p.b.or_(low, _two_bits(p, unit, "high", 4))
-
-
-def _iq4_xs(p: Block, unit: int) -> Any:
-    v = p.units(unit % 4, first=_times(p, p.q, 4))
-    return p.mask(v if unit < 4 else p.b.lshr(v, const(v.type, 4)), 15)
+def _threes(p: Block, unit: int) -> Any:
+    return p.b.or_(_twos(p, unit, "codes", 0), _ones(p, unit, 2))
 
 
 def _looked_up(codes: Callable[[Block, int], Any], values: tuple[int, ...]) -> Callable[[Block, int], Any]:
@@ -164,40 +119,34 @@ def _table_by_bits(b: Any, index: Any, values: list[int]) -> Any:
     return level[0]
 
 
-# --- scales: (block, halves' values) -> one f32 vector for each scale of a block of 32 --------------------------------
+# --- scales: (block, factors) -> one f32 vector for each scale of a block of 32 ---------------------------------------
 
 
 def _one(p: Block, d: list[Any]) -> list[Any]:
     return [d[0]]
 
 
-def _by_block(p: Block, field: str, d: Any, signed: bool) -> Any:
-    """d * (the block's byte), exactly: 11 bits times 8."""
-    whole = p.bytes(field, p.q, signed)
-    return p.b.fmul(d, p.b.sitofp(whole, VF))
+def _by_bytes(p: Block, field: str, d: Any, signed: bool, count: int = 1) -> list[Any]:
+    """d * (a byte), exactly: 11 bits times 8."""
+    return [p.b.fmul(d, p.b.sitofp(p.bytes(field, i, signed), VF)) for i in range(count)]
 
 
-def _by_half(p: Block, d: Any, signed: bool, shift: int = 0, mask: int = 255) -> list[Any]:
-    """d * (a byte for each 16 weights), or of some bits of it."""
-    out = []
-    for half in range(2):
-        whole = p.bytes("scales", _times(p, p.q, 2, half), signed)
-        if not signed:
-            whole = p.b.and_(p.b.lshr(whole, const(VI32, shift)), const(VI32, mask))
-        out.append(p.b.fmul(d, p.b.sitofp(whole, VF)))
-    return out
+def _by_nibbles(p: Block, d: Any, low: int) -> list[Any]:
+    """d * (four bits of the scales' bytes from bit `low` on), for both halves of a block."""
+    both = [p.b.and_(p.b.lshr(p.bytes("scales", i), const(VI32, low)), const(VI32, 15)) for i in range(2)]
+    return [p.b.fmul(d, p.b.sitofp(v, VF)) for v in both]
 
 
 def _e8m0(p: Block, _d: list[Any]) -> list[Any]:
     """MXFP4: half of 2^(e - 127), which below e = 2 is no normal number. OCP Microscaling Formats 1.0."""
-    b, e = p.b, p.bytes("e", ir.Constant(I64, 0))
+    b, e = p.b, p.bytes("e")
     tiny = b.shl(const(VI32, 0x00200000), b.and_(e, const(VI32, 1)))
     normal = b.shl(b.sub(e, const(VI32, 1)), const(VI32, 23))
     return [b.bitcast(b.select(b.icmp_signed("<", e, const(VI32, 2)), tiny, normal), VF)]
 
 
-def _minus(p: Block, v: Any) -> Any:
-    return p.b.fneg(v)
+def _minus(p: Block, vectors: list[Any]) -> list[Any]:
+    return [p.b.fneg(v) for v in vectors]
 
 
 @dataclass(frozen=True)
@@ -220,58 +169,55 @@ class Format:
     pinned: bool = False
 
     @property
-    def blocks(self) -> int:
-        """Blocks of 32 weights in a step."""
-        return weights_of(self.kind) // 32
-
-    @property
     def step_bytes(self) -> int:
         """Bytes of a step of GROUP rows."""
-        return packed_block(self.kind).itemsize
+        return packed_step(self.kind).itemsize
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of GROUP rows."""
+        return packed_step(self.kind)["blocks"].base.itemsize
 
 
-def _k_scales(p: Block, d: list[Any]) -> list[Any]:
-    return [_by_block(p, "scales", d[0], False)]
-
-
-def _k_mins(p: Block, d: list[Any]) -> list[Any]:
-    return [_minus(p, _by_block(p, "mins", d[1], False))]
-
-
-_K: dict[str, Any] = {"scales": _k_scales, "mins": _k_mins, "factors": ("d", "dmin")}
 _WITH_M: dict[str, Any] = {"mins": lambda p, d: [d[1]], "factors": ("d", "m")}
-_SIGNED: dict[str, Any] = {"offset": 0, "largest": 128, "signed": True}
+_WITH_DMIN: dict[str, Any] = {
+    "scales": lambda p, d: _by_bytes(p, "scales", d[0], False),
+    "mins": lambda p, d: _minus(p, _by_bytes(p, "mins", d[1], False)),
+    "factors": ("d", "dmin"),
+}
+_BY_HALF: dict[str, Any] = {"scales": lambda p, d: _by_bytes(p, "scales", d[0], True, 2)}
+_SIGNED: dict[str, Any] = {"largest": 128, "signed": True}
 
 FORMATS: dict[str, Format] = {
     f.kind: f
     for f in (
         Format("Q8_0", lambda p, unit: p.units(unit), pinned=True, **_SIGNED),
-        Format("Q4_0", _nibbles, offset=8, pinned=True),
-        Format("Q4_1", _nibbles, **_WITH_M),
+        Format("Q4_0", _fours, offset=8, pinned=True),
+        Format("Q4_1", _fours, **_WITH_M),
         Format("Q5_0", _fives, offset=16, largest=31),
         Format("Q5_1", _fives, largest=31, **_WITH_M),
-        Format("Q4_K", _by_64, **_K),
-        Format("Q5_K", _q5_k, largest=31, **_K),
-        Format("Q6_K", _q6_k, scales=lambda p, d: _by_half(p, d[0], True), offset=32, largest=63),
-        Format("Q3_K", _q3_k, scales=lambda p, d: _by_half(p, d[0], True), offset=4, largest=7),
+        Format("Q4_K", _fours, **_WITH_DMIN),
+        Format("Q5_K", _fives, largest=31, **_WITH_DMIN),
+        Format("Q6_K", _sixes, offset=32, largest=63, **_BY_HALF),
+        Format("Q3_K", _threes, offset=4, largest=7, **_BY_HALF),
         Format(
             "Q2_K",
-            lambda p, unit: _two_bits(p, unit, "codes", 0),
-            scales=lambda p, d: _by_half(p, d[0], False, 0, 15),
-            mins=lambda p, d: [_minus(p, m) for m in _by_half(p, d[1], False, 4)],
+            lambda p, unit: _twos(p, unit, "codes", 0),
+            scales=lambda p, d: _by_nibbles(p, d[0], 0),
+            mins=lambda p, d: _minus(p, _by_nibbles(p, d[1], 4)),
             factors=("d", "dmin"),
             largest=3,
         ),
-        Format("IQ4_NL", _looked_up(_nibbles, IQ4_VALUES), **_SIGNED),
+        Format("IQ4_NL", _looked_up(_fours, IQ4_VALUES), **_SIGNED),
         Format(
             "IQ4_XS",
-            _looked_up(_iq4_xs, IQ4_VALUES),
-            scales=lambda p, d: [_by_block(p, "scales", d[0], True)],
+            _looked_up(_fours, IQ4_VALUES),
+            scales=lambda p, d: _by_bytes(p, "scales", d[0], True),
             **_SIGNED,
         ),
         Format(
             "MXFP4",
-            _looked_up(_nibbles, tuple(16 + v for v in MXFP4_VALUES)),
+            _looked_up(_fours, tuple(16 + v for v in MXFP4_VALUES)),
             scales=_e8m0,
             factors=(),
             offset=16,

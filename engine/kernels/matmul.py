@@ -25,6 +25,8 @@ from engine.kernels.dots import dots
 from engine.kernels.formats import FORMATS, Block, Format
 from engine.kernels.plan import CODES_BYTES, TILE
 from engine.kernels.simd import F32, I32, I64, VF, VI16, VI32, const, fma, half_to_f32, load, splat, store
+from engine.quants import blocks_of
+from engine.repack import packed_offset
 
 _SIZES = (1, 2, 4, 8) if TILE == 8 else (1, 3, 6)  # of tiles, in tokens
 _STAY_BYTES = 1 << 18  # of weights that meet all tokens before the next: they stay in the second cache
@@ -73,8 +75,9 @@ def _sums(b: Any, x: Any, t: int, parts: int) -> list[Any]:
     return [b.fmul(total, const(VF, -1 / 32)) for total in both]
 
 
-def _add_block(b: Any, form: Format, block: Block, factors: list[Any], x: Any, acc: list[Any]) -> None:
+def _add_block(b: Any, form: Format, block: Block, x: Any, acc: list[Any]) -> None:
     """acc += one block of 32 of a quantized type; the order of roundings is NUMERICS rule 1."""
+    factors = [block.halves(name) for name in form.factors]
     scales = form.scales(block, factors)
     mins = form.mins(block, factors) if form.mins else []
     parts = max(len(scales), len(mins))
@@ -95,17 +98,17 @@ def _add_block(b: Any, form: Format, block: Block, factors: list[Any], x: Any, a
 
 def _quantized_tile(b: Any, form: Format, acc: list[Any], a: dict[str, Any]) -> None:
     """acc += all steps of a quantized type."""
+    count, head = blocks_of(form.kind), packed_offset(form.kind, "blocks")
     with cgutils.for_range(b, a["steps"]) as loop:
-        step = loop.index
-        at = b.add(a["w"], b.mul(step, _n(form.step_bytes)))
-        x = b.add(a["x"], b.mul(step, _n(CODES_BYTES * form.blocks)))
-        factors = [Block(b, form.kind, at, None).halves(name) for name in form.factors]
-        if form.blocks == 1:
-            _add_block(b, form, Block(b, form.kind, at, None), factors, x, acc)
+        step = b.add(a["w"], b.mul(loop.index, _n(form.step_bytes)))
+        x = b.add(a["x"], b.mul(loop.index, _n(CODES_BYTES * count)))
+        if count == 1:
+            _add_block(b, form, Block(b, form.kind, step, step), x, acc)
         else:
-            with cgutils.for_range(b, _n(form.blocks)) as inner:
-                here = Block(b, form.kind, at, inner.index)
-                _add_block(b, form, here, factors, b.add(x, b.mul(inner.index, _n(CODES_BYTES))), acc)
+            with cgutils.for_range(b, _n(count)) as inner:
+                at = b.add(b.add(step, _n(head)), b.mul(inner.index, _n(form.block_bytes)))
+                here = Block(b, form.kind, step, at)
+                _add_block(b, form, here, b.add(x, b.mul(inner.index, _n(CODES_BYTES))), acc)
 
 
 def _tile(b: Any, kind: str, size: int, a: dict[str, Any]) -> None:
