@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from snapshots import heads, history, ids, log, names, states, tree
+from snapshots import heads, history, ids, log, names, seals, states, tree
 from snapshots.database import Database
 from snapshots.errors import BadExport, BadName, BadNode, UnknownConversation
 from snapshots.exchange import HEAD, MODEL, NODE, Readable, Record, read
@@ -350,10 +350,8 @@ def set_checked(tx: sqlite3.Connection, node_ids: Sequence[str], checked: str) -
 def origins(tx: sqlite3.Connection, node_ids: Sequence[str]) -> dict[str, Origin]:
     """Of those messages that were imported: where they came from."""
     found: dict[str, Origin] = {}
-    if tx.execute("SELECT 1 FROM sqlite_master WHERE name = 'origins'").fetchone() is None:
-        return found  # a library of format 1 that can only be read
     for node_id in node_ids:
-        row = tx.execute("SELECT source, at, checked FROM origins WHERE node_id = ?", (node_id,)).fetchone()
-        if row is not None:
-            found[node_id] = Origin._make(row)
+        row = tx.execute(f"SELECT {seals.columns('origins')} FROM origins WHERE node_id = ?", (node_id,)).fetchone()
+        if row is not None and row[0] == node_id and seals.whole("origins", row):
+            found[node_id] = Origin._make(row[1:4])
     return found

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from snapshots import backups, seals
 from snapshots.errors import LibraryDamaged, LibraryIsNewer, StoreBusy, StoreError, StoreFull, StoreReadOnly
 from snapshots.files import Files, typed
-from snapshots.schema import APPLICATION_ID, FORMAT, MORE_TABLES, READABLE_BY, TABLES
+from snapshots.schema import APPLICATION_ID, FORMAT, FORMAT_2, READABLE_BY, TABLES
 
 PATIENCE_S = 30.0
 _WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
@@ -28,33 +29,39 @@ _WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
 class Database:
     """An open tree.db. `read_only` is None, or the error that every change raises."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, read_only: StoreReadOnly | None) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, read_only: StoreReadOnly | None, files: Files
+    ) -> None:
         self.path = path
+        self.files = files
         self.read_only = read_only
         self._connection = connection
         self._guard = threading.RLock()
         self._commits = 0
 
     @classmethod
-    def open(cls, data_dir: Path) -> Database:
+    def open(cls, data_dir: Path, files: Files | None = None) -> Database:
         """Open or make `tree.db` in `data_dir`. Raises LibraryDamaged, LibraryIsNewer, StoreError."""
-        path = data_dir / "tree.db"
-        blocked = _touch(path)
-        return cls._connect(path, f"{path.absolute().as_uri()}?mode={'ro' if blocked else 'rw'}", blocked)
+        path, files = data_dir / "tree.db", files or Files()
+        blocked = _touch(path, files)
+        mode = f"mode={'ro' if blocked else 'rw'}"
+        if blocked is not None and not os.access(data_dir, os.W_OK) and not (data_dir / "tree.db-journal").exists():
+            mode += "&immutable=1"  # nobody can write there: no lock is needed, and none could be had
+        return cls._connect(path, f"{path.absolute().as_uri()}?{mode}", blocked, files)
 
     @classmethod
     def in_memory(cls) -> Database:
         """Make an empty tree that no file of any kind holds."""
-        return cls._connect(Path(":memory:"), "file::memory:", None)
+        return cls._connect(Path(":memory:"), "file::memory:", None, Files())
 
     @classmethod
-    def _connect(cls, path: Path, uri: str, blocked: StoreReadOnly | None) -> Database:
+    def _connect(cls, path: Path, uri: str, blocked: StoreReadOnly | None, files: Files) -> Database:
         with _typed_errors(path):
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.1)
             # A damaged text is found by the node's digest and stays one node's trouble; decoding must not raise first.
             connection.text_factory = _decoded
             try:
-                database = cls(path, connection, blocked)
+                database = cls(path, connection, blocked, files)
                 database._patiently(database._prepare)
             except BaseException:
                 connection.close()
@@ -67,11 +74,8 @@ class Database:
         for setting in ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", "cache_size=-8000"):
             self._connection.execute(f"PRAGMA {setting}")
         if found == 0 and self.read_only is None:
-            self._create()
+            self._migrate(0)
             found = FORMAT
-        if self.read_only is None:
-            for statement in MORE_TABLES.split(";"):
-                self._connection.execute(statement)
         if self._pragma("application_id") != APPLICATION_ID:
             raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
         if found > FORMAT:
@@ -79,8 +83,14 @@ class Database:
             row = self._connection.execute("SELECT value FROM meta WHERE key = 'readable_by'").fetchone()
             if row is None or int(row[0]) > FORMAT:
                 raise self.read_only
+        elif found < FORMAT and self.read_only is not None:
+            self._migrate_in_memory()
         elif self.read_only is None:
             self._set_journal()
+            if found < FORMAT:
+                backups.write(self._connection, self.path.parent, self.files, keep_as=f"format-{found}")
+                self._migrate(found)
+            seals.install(self._connection)
 
     def _set_journal(self) -> None:
         self._connection.execute(f"PRAGMA synchronous={'FULL' if _WAL_IS_SAFE else 'EXTRA'}")
@@ -90,19 +100,33 @@ class Database:
             with contextlib.suppress(sqlite3.OperationalError):
                 self._connection.execute(f"PRAGMA journal_mode={wanted}")
 
-    def _create(self) -> None:
+    def _migrate(self, found: int) -> None:
+        """Bring the file from format `found` (0: it is empty) to FORMAT in one transaction."""
         self._set_journal()
+        if not self._connection.in_transaction:
+            self._connection.create_function("seal", -1, seals.seal, deterministic=True)
         with self.write() as tx:
-            if self._pragma("user_version") != 0:
+            if self._pragma("user_version") != found:
                 return  # another process was faster
-            if tx.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
-            for statement in TABLES.split(";"):
-                tx.execute(statement)
-            facts = [("library_id", os.urandom(16).hex()), ("readable_by", str(READABLE_BY))]
-            tx.executemany("INSERT INTO meta(key, value) VALUES (?, ?)", facts)
-            tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            tx.execute(f"PRAGMA user_version={FORMAT}")
+            if found == 0:
+                if tx.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
+                for statement in TABLES.split(";"):
+                    tx.execute(statement)
+                tx.execute("INSERT INTO meta(key, value) VALUES ('library_id', ?)", (os.urandom(16).hex(),))
+            upgrade(tx)
+
+    def _migrate_in_memory(self) -> None:
+        """Read a library of an older format that may not be changed: a copy in memory is brought up to date."""
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        copy.text_factory = _decoded
+        self._connection.backup(copy)
+        copy.create_function("seal", -1, seals.seal, deterministic=True)
+        copy.execute("BEGIN")
+        upgrade(copy)
+        copy.execute("COMMIT")
+        self._connection.close()
+        self._connection = copy
 
     def _pragma(self, name: str) -> int:
         found: list[int] = []
@@ -171,15 +195,26 @@ class Database:
             self._connection.close()
 
 
+def upgrade(tx: sqlite3.Connection) -> None:
+    """Make format 2 of format 1, whose rows are taken as they are: nothing in them told a good one from a bad one."""
+    for statement in FORMAT_2:
+        tx.execute(statement)
+    tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('readable_by', ?)", (str(READABLE_BY),))
+    for table in seals.SEALED:
+        seals.seal_all(tx, table)
+    tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    tx.execute(f"PRAGMA user_version={FORMAT}")
+
+
 def _decoded(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _touch(path: Path) -> StoreReadOnly | None:
+def _touch(path: Path, files: Files) -> StoreReadOnly | None:
     """Make the file where it is missing; gives why it can only be read, if so. Raises StoreError, StoreFull."""
     try:
-        Files().make_dirs(path.parent)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        files.make_dirs(path.parent)
+        fd = files.open_or_create(path)
     except OSError as error:
         if path.is_symlink():
             raise StoreError("is a symbolic link, which is not followed", path=path) from error
@@ -201,10 +236,10 @@ def _typed_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or seals.BROKEN in str(error):
+            raise LibraryDamaged(str(error), path=path) from error
         if code == sqlite3.SQLITE_FULL:
             raise StoreFull("no space left", path=path) from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise LibraryDamaged(str(error), path=path) from error
         if code == sqlite3.SQLITE_READONLY:
             raise StoreReadOnly(str(error), path=path) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -52,6 +52,10 @@ class Files:
         """Make a file that must not exist and open it for reading and writing; returns the descriptor."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
+    def open_or_create(self, path: Path) -> int:
+        """Open a file for reading and writing, made empty where there is none."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+
     def open_existing(self, path: Path) -> int:
         """Open a regular file for reading and writing. Raises OSError (EINVAL) for anything that is not one."""
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -143,6 +147,13 @@ class Files:
             self.unlink(draft)
             raise
         return fd
+
+    def listdir(self, path: Path) -> list[Path]:
+        """What lies in a directory, sorted by name; nothing where there is none or it cannot be read."""
+        try:
+            return sorted(path / name for name in os.listdir(path))
+        except OSError:
+            return []
 
     def signature(self, path: Path) -> tuple[int, ...] | None:
         """What changes when a file is replaced or written to; None where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from snapshots import tree
+from snapshots import seals, tree
 from snapshots.errors import UnknownNode
 from snapshots.records import HeadMove, Position
 
@@ -15,8 +15,10 @@ LOG_LIMIT = 1000
 
 def head(tx: sqlite3.Connection, conversation_id: str) -> str | None:
     """The node where the conversation stands, deleted or not; None at its empty start."""
-    row = tx.execute("SELECT head_id FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
-    return row[0] if row else None
+    row = tx.execute(
+        f"SELECT {seals.columns('conversations')} FROM conversations WHERE id = ?", (conversation_id,)
+    ).fetchone()
+    return row[6] if row and seals.whole("conversations", row) else None
 
 
 def set_head(tx: sqlite3.Connection, conversation_id: str, node_id: str | None, reason: str, window: str) -> None:
@@ -39,10 +41,10 @@ def set_head(tx: sqlite3.Connection, conversation_id: str, node_id: str | None, 
 def head_log(tx: sqlite3.Connection, conversation_id: str, limit: int) -> list[HeadMove]:
     """The newest moves first."""
     rows = tx.execute(
-        "SELECT node_id, reason, window, at FROM head_log WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",
+        f"SELECT {seals.columns('head_log')} FROM head_log WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",
         (conversation_id, limit),
     )
-    return [HeadMove(*row) for row in rows]
+    return [HeadMove(*row[2:]) for row in seals.believed("head_log", rows)]
 
 
 def set_position(tx: sqlite3.Connection, position: Position, window: str) -> None:
@@ -65,12 +67,12 @@ def store_position(tx: sqlite3.Connection, position: Position, window: str) -> N
 def start_position(tx: sqlite3.Connection, window: str) -> Position | None:
     """The window's own place if it still is there, else the last used conversation's head."""
     row = tx.execute(
-        "SELECT p.conversation_id, p.node_id, p.token FROM positions p JOIN conversations c"
+        f"SELECT {seals.columns('positions', 'p')} FROM positions p JOIN conversations c"
         " ON c.id = p.conversation_id AND c.deleted IS NULL WHERE p.window = ?",
         (window,),
     ).fetchone()
-    if row is not None:
-        place = Position(*row)
+    if row is not None and seals.whole("positions", row):
+        place = Position(*row[1:4])
         standing = tree.nearest_live(tx, place.node_id)
         return place if standing == place.node_id else Position(place.conversation_id, standing)
     last = tree.last_used(tx)

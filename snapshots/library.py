@@ -46,7 +46,7 @@ class Library(KeptFiles, Exports):
         else LibraryIsNewer is raised with both versions. Raises LibraryDamaged where tree.db is not a database.
         `files` stands in for the file system in tests of faults.
         """
-        return cls(Database.open(Path(data_dir)), Path(data_dir), Path(cache_dir), files)
+        return cls(Database.open(Path(data_dir), files), Path(data_dir), Path(cache_dir), files)
 
     @classmethod
     def in_memory(cls) -> Library:

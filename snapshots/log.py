@@ -10,7 +10,7 @@ import sqlite3
 import time
 from typing import Any
 
-from snapshots import heads
+from snapshots import heads, seals
 from snapshots.records import Action, ActionKind
 
 DONE, UNDONE, DROPPED = 0, 1, 2
@@ -36,11 +36,13 @@ def newest_seq(tx: sqlite3.Connection) -> int:
 
 
 def last(tx: sqlite3.Connection, conversation_id: str | None, state: int, order: str) -> tuple[Any, ...] | None:
-    """The first action in this state by this order (ASC or DESC), as (seq, conversation_id, kind, detail JSON)."""
+    """The first action in this state by this order (ASC or DESC), as (seq, conversation_id, kind, detail JSON).
+
+    One whose row is damaged cannot be reversed, and is passed over.
+    """
     where = "conversation_id = ? AND " if conversation_id is not None else ""
     values = (conversation_id, state) if conversation_id is not None else (state,)
-    row: tuple[Any, ...] | None = tx.execute(
-        f"SELECT seq, conversation_id, kind, detail FROM actions WHERE {where}state = ? ORDER BY seq {order} LIMIT 1",
-        values,
-    ).fetchone()
-    return row
+    rows = tx.execute(
+        f"SELECT {seals.columns('actions')} FROM actions WHERE {where}state = ? ORDER BY seq {order}", values
+    )
+    return next((tuple(row[:4]) for row in rows if seals.whole("actions", row)), None)

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import unicodedata
 
-from snapshots import tree
+from snapshots import seals, tree
 from snapshots.errors import BadName, NameTaken, UnknownName
 from snapshots.log import record
 from snapshots.records import Action, Savepoint
@@ -19,6 +19,7 @@ _HEX = re.compile(r"[0-9a-fA-F]{4,}")
 _STEP = re.compile(r"[~@][0-9]*$")
 # Control, format (bidi overrides among them), surrogate, private and unassigned characters, line and paragraph ends.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_LABEL = seals.columns("labels", "l")
 _JOINERS = "\u200d"  # makes one emoji of several
 
 
@@ -45,10 +46,10 @@ def check_name(name: str) -> str:
 def holder(tx: sqlite3.Connection, name: str, *, deleted: bool = False) -> str | None:
     """The id of the live node that has this name (or of a hidden one too, if asked)."""
     row = tx.execute(
-        "SELECT n.id FROM labels l JOIN nodes n ON n.id = l.node_id WHERE l.name = ? AND (? OR n.deleted IS NULL)",
+        f"SELECT {_LABEL} FROM labels l JOIN nodes n ON n.id = l.node_id WHERE l.name = ? AND (? OR n.deleted IS NULL)",
         (name, deleted),
     ).fetchone()
-    return row[0] if row else None
+    return row[1] if row and row[0] == name and seals.whole("labels", row) else None
 
 
 def put(tx: sqlite3.Connection, name: str, node_id: str | None) -> None:
@@ -117,16 +118,16 @@ def nearest(tx: sqlite3.Connection, name: str) -> tuple[str, ...]:
 def savepoints(tx: sqlite3.Connection) -> list[Savepoint]:
     """All names on live nodes, the last moved first."""
     rows = tx.execute(
-        "SELECT l.name, l.node_id, n.conversation_id, l.created, l.moved FROM labels l"
+        f"SELECT n.conversation_id, {_LABEL} FROM labels l"
         " JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL ORDER BY l.move_order DESC"
     )
-    return [Savepoint(*row) for row in rows]
+    return [Savepoint._make((*row[1:3], row[0], *row[3:5])) for row in rows if seals.whole("labels", row[1:])]
 
 
 def names_of(tx: sqlite3.Connection, node_id: str) -> list[str]:
     """The names of a node, oldest first."""
-    rows = tx.execute("SELECT name FROM labels WHERE node_id = ? ORDER BY created, name", (node_id,))
-    return [row[0] for row in rows]
+    rows = tx.execute(f"SELECT {_LABEL} FROM labels l WHERE node_id = ? ORDER BY created, name", (node_id,))
+    return [row[0] for row in seals.believed("labels", rows) if row[1] == node_id]
 
 
 def nearest_name(tx: sqlite3.Connection, node_id: str | None) -> str | None:
@@ -155,8 +156,8 @@ def quicksave(tx: sqlite3.Connection, node_id: str) -> None:
 def quicksaves(tx: sqlite3.Connection, conversation_id: str) -> list[str]:
     """The last ten quick places that are not hidden, newest first."""
     rows = tx.execute(
-        "SELECT q.node_id FROM quicksaves q JOIN nodes n ON n.id = q.node_id AND n.deleted IS NULL"
-        " WHERE q.conversation_id = ? ORDER BY q.seq DESC",
+        f"SELECT {seals.columns('quicksaves', 'q')} FROM quicksaves q JOIN nodes n ON n.id = q.node_id"
+        " AND n.deleted IS NULL WHERE q.conversation_id = ? ORDER BY q.seq DESC",
         (conversation_id,),
     )
-    return [row[0] for row in rows]
+    return [row[2] for row in seals.believed("quicksaves", rows)]

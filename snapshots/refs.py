@@ -6,7 +6,7 @@ import re
 import sqlite3
 import unicodedata
 
-from snapshots import names, tree
+from snapshots import heads, names, tree
 from snapshots.errors import AmbiguousRef, UnknownRef
 from snapshots.records import Node, Ref
 
@@ -54,8 +54,7 @@ def _base(tx: sqlite3.Connection, text: str, conversation_id: str | None) -> str
         where = conversation_id or (last.id if last else "")
         if text.casefold() == "quick":
             return next(iter(names.quicksaves(tx, where)), None)
-        row = tx.execute("SELECT head_id FROM conversations WHERE id = ?", (where,)).fetchone()
-        return tree.nearest_live(tx, row[0]) if row else None
+        return tree.nearest_live(tx, heads.head(tx, where))
     if not _PREFIX.fullmatch(text):
         return None
     prefix = text.lower()

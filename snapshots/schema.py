@@ -1,6 +1,8 @@
 """The tables of tree.db. FORMAT.md explains them; a change here is a new FORMAT and a migration."""
 
-FORMAT = 1
+from snapshots.seals import SEALED
+
+FORMAT = 2
 """What this program writes, kept in SQLite's user_version."""
 READABLE_BY = 1
 """The oldest format number of a program that can read what this one writes, kept in the table `meta`."""
@@ -109,11 +111,14 @@ CREATE TABLE models (
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-MORE_TABLES = """
-CREATE TABLE IF NOT EXISTS origins (
-    node_id TEXT PRIMARY KEY, source TEXT NOT NULL, at REAL NOT NULL, checked TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS pins (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS state_uses (node_id TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS state_uses_by_use ON state_uses(used);
+FORMAT_2 = (
+    "CREATE TABLE IF NOT EXISTS origins (node_id TEXT PRIMARY KEY, source TEXT NOT NULL, at REAL NOT NULL,"
+    " checked TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS pins (node_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS state_uses (node_id TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS state_uses_by_use ON state_uses(used)",
+    *(f"ALTER TABLE {table} ADD COLUMN seal BLOB" for table in SEALED),
+)
+"""What format 2 added: a seal in every row, where imported messages came from, what an eviction spares and takes
+first. Pins and uses carry no seal: a wrong one demotes another state, which is computed again.
 """

@@ -48,7 +48,7 @@ def node_states(tx: sqlite3.Connection, node_id: str) -> list[NodeState]:
     for row in rows:
         with contextlib.suppress(TypeError, ValueError):  # a damaged row may hold values of other types
             state = NodeState(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
-            if _row_digest(state) == row[7]:
+            if row[0] == node_id and _row_digest(state) == row[7]:
                 found.append(state)
     return found
 

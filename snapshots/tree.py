@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import sqlite3
@@ -10,18 +11,18 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from snapshots import ids
-from snapshots.errors import BadNode, DamagedNode, UnknownConversation, UnknownNode
+from snapshots import ids, seals
+from snapshots.errors import BadNode, DamagedNode, LibraryDamaged, UnknownConversation, UnknownNode
 from snapshots.records import ROLES, Conversation, Glance, Message, Node, Twig
 
-PREVIEW = 160
-"""Characters of a node's text that a list gets."""
-
-_CONVERSATION = "id, title, created, template_date, last_used, head_id"
+_CONVERSATION = seals.columns("conversations")
 _COLUMNS = (
     "id", "conversation_id", "parent_id", "role", "text", "keep", "tokens", "n_tokens", "turn", "stop", "sampler",
     "dice_key", "prompt_key", "state_key", "created",
 )  # fmt: skip
+DAMAGED = "(damaged)"
+"""What a list shows in place of a text that is not what was said."""
+_SEALED = seals.columns("nodes")
 _NODE = ", ".join((*_COLUMNS, "row_digest"))
 _QUALIFIED = ", ".join(f"n.{column}" for column in (*_COLUMNS, "row_digest"))
 
@@ -48,26 +49,33 @@ def touch(tx: sqlite3.Connection, conversation_id: str) -> None:
 
 def conversations(tx: sqlite3.Connection) -> list[Conversation]:
     """Those that are not deleted, the last used first."""
-    rows = tx.execute(f"SELECT {_CONVERSATION} FROM conversations WHERE deleted IS NULL ORDER BY use_order DESC")
-    return [Conversation(*row) for row in rows]
+    rows = tx.execute(f"SELECT {_CONVERSATION} FROM conversations ORDER BY use_order DESC")
+    return [_conversation(row) for row in seals.believed("conversations", rows) if row[7] is None]
+
+
+def _conversation(row: tuple[Any, ...]) -> Conversation:
+    return Conversation._make((*row[:5], row[6]))
 
 
 def conversation(tx: sqlite3.Connection, conversation_id: str) -> Conversation:
-    """One that is not deleted. Raises UnknownConversation."""
-    row = tx.execute(
-        f"SELECT {_CONVERSATION} FROM conversations WHERE id = ? AND deleted IS NULL", (conversation_id,)
-    ).fetchone()
+    """One that is not deleted. Raises UnknownConversation; LibraryDamaged where its row is broken."""
+    row = tx.execute(f"SELECT {_CONVERSATION} FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
     if row is None:
         raise UnknownConversation(conversation_id)
-    return Conversation(*row)
+    if row[0] != conversation_id or not seals.whole("conversations", row):
+        raise LibraryDamaged(f"the row of conversation {conversation_id[:12]} is damaged")
+    if row[7] is not None:
+        raise UnknownConversation(conversation_id)
+    return _conversation(row)
 
 
 def last_used(tx: sqlite3.Connection) -> Conversation | None:
     """The conversation that was used last."""
-    row = tx.execute(
-        f"SELECT {_CONVERSATION} FROM conversations WHERE deleted IS NULL ORDER BY use_order DESC LIMIT 1"
-    ).fetchone()
-    return Conversation(*row) if row else None
+    rows = tx.execute(f"SELECT {_CONVERSATION} FROM conversations ORDER BY use_order DESC")
+    for row in rows:
+        if row[7] is None and seals.whole("conversations", row):
+            return _conversation(row)
+    return None
 
 
 def put_node(
@@ -124,6 +132,14 @@ def _show_path(tx: sqlite3.Connection, node_id: str | None) -> dict[str, int | N
     return dict(hidden)
 
 
+def _is_hidden(row: tuple[Any, ...]) -> bool:
+    """Whether a sealed row says that it is hidden. A broken one may say so by mistake: it is shown.
+
+    No seal at all is that of a damaged message that a person hid or showed since (seals.install).
+    """
+    return row[11] is not None and (row[-1] is None or seals.whole("nodes", row))
+
+
 def _node(row: tuple[Any, ...]) -> Node:
     """A row as a Node of the caller's own. Raises DamagedNode."""
     found = _believe(row)
@@ -159,18 +175,18 @@ def node(tx: sqlite3.Connection, node_id: str) -> Node:
     row = tx.execute(f"SELECT {_NODE} FROM nodes WHERE id = ?", (node_id,)).fetchone()
     if row is None:
         raise UnknownNode(node_id)
-    return _node(row)
+    found = _node(row)
+    if found.id != node_id:  # a damaged index leads to another row
+        raise DamagedNode(node_id)
+    return found
 
 
 def glance(tx: sqlite3.Connection, node_id: str) -> Glance:
     """A node, hidden or not, damaged or not, for a list. Raises UnknownNode."""
-    row = tx.execute(
-        f"SELECT id, conversation_id, role, substr(text, 1, {PREVIEW}), n_tokens, turn FROM nodes WHERE id = ?",
-        (node_id,),
-    ).fetchone()
-    if row is None:
+    row = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    if row is None or row[1] != node_id:
         raise UnknownNode(node_id)
-    return Glance._make(row)
+    return Glance._make((*row[1:3], row[4], row[5] if seals.whole("nodes", row) else DAMAGED, *row[7:9]))
 
 
 def path(tx: sqlite3.Connection, node_id: str | None) -> list[Node]:
@@ -188,6 +204,8 @@ def path(tx: sqlite3.Connection, node_id: str | None) -> list[Node]:
     nodes = [_node(row) for row in rows]
     if nodes[0].parent_id is not None:  # the row of an ancestor is gone
         raise DamagedNode(nodes[0].parent_id)
+    if nodes[-1].id != node_id or any(a.id != b.parent_id for a, b in itertools.pairwise(nodes)):
+        raise DamagedNode(node_id)  # a damaged index leads to other rows
     return nodes
 
 
@@ -230,12 +248,12 @@ def newest_leaf(tx: sqlite3.Connection, node_id: str) -> Node:
 def nearest_live(tx: sqlite3.Connection, node_id: str | None) -> str | None:
     """The node itself or the nearest one above it that is not hidden; None is the start of the conversation."""
     while node_id is not None:
-        row = tx.execute("SELECT parent_id, deleted FROM nodes WHERE id = ?", (node_id,)).fetchone()
+        row = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE id = ?", (node_id,)).fetchone()
         if row is None:
             return None
-        if row[1] is None:
+        if not _is_hidden(row):
             return node_id
-        node_id = row[0]
+        node_id = row[3]
     return None
 
 
@@ -252,34 +270,38 @@ def subtree(tx: sqlite3.Connection, node_id: str) -> list[str]:
 
 def twigs(tx: sqlite3.Connection, conversation_id: str, *, deleted: bool) -> list[Twig]:
     """All nodes of a conversation for a list: parents first, branches in the order of their making."""
-    conversation(tx, conversation_id)
-    head_id = tx.execute("SELECT head_id FROM conversations WHERE id = ?", (conversation_id,)).fetchone()[0]
+    head_id = conversation(tx, conversation_id).head_id
     names: dict[str, list[str]] = {}
-    for name, node_id in tx.execute(
-        "SELECT l.name, l.node_id FROM labels l JOIN nodes n ON n.id = l.node_id WHERE n.conversation_id = ?"
-        " ORDER BY l.created, l.name",
+    labels = tx.execute(
+        f"SELECT {seals.columns('labels', 'l')} FROM labels l JOIN nodes n ON n.id = l.node_id"
+        " WHERE n.conversation_id = ? ORDER BY l.created, l.name",
         (conversation_id,),
-    ):
-        names.setdefault(node_id, []).append(name)
-    quick = tx.execute(
-        "SELECT q.node_id FROM quicksaves q JOIN nodes n ON n.id = q.node_id AND n.deleted IS NULL"
-        " WHERE q.conversation_id = ? ORDER BY q.seq DESC LIMIT 1",
-        (conversation_id,),
-    ).fetchone()
-    behind: dict[str | None, list[Any]] = {}
-    rows = tx.execute(
-        f"SELECT id, parent_id, role, substr(text, 1, {PREVIEW}), n_tokens, turn, stop, created, deleted FROM nodes"
-        " WHERE conversation_id = ? AND (? OR deleted IS NULL) ORDER BY seq",
-        (conversation_id, deleted),
     )
-    for row in rows:
-        behind.setdefault(row[1], []).append(row)
+    for name, node_id, *_ in seals.believed("labels", labels):
+        names.setdefault(node_id, []).append(name)
+    quick_rows = tx.execute(
+        f"SELECT {seals.columns('quicksaves', 'q')} FROM quicksaves q JOIN nodes n ON n.id = q.node_id"
+        " AND n.deleted IS NULL WHERE q.conversation_id = ? ORDER BY q.seq DESC",
+        (conversation_id,),
+    )
+    quick = next((row[1:] for row in seals.believed("quicksaves", quick_rows)), None)
+    behind: dict[str | None, list[Any]] = {}
+    listed = tx.execute(
+        f"SELECT {_SEALED} FROM nodes WHERE conversation_id = ? ORDER BY seq", (conversation_id,)
+    ).fetchall()
+    listed = [row for row in listed if deleted or not _is_hidden(row)]
+    known = {row[1] for row in listed}
+    for row in listed:
+        _, node_id, _, parent_id, role, text, _, n_tokens, turn, stop, created, gone, _, _ = row
+        text = text if seals.whole("nodes", row) else DAMAGED
+        parent_id = parent_id if parent_id in known else None  # nothing is hidden by a parent that is not there
+        behind.setdefault(parent_id, []).append((node_id, row[3], role, text, n_tokens, turn, stop, created, gone))
     found: list[Twig] = []
     waiting = [(row, 0 if len(behind[None]) == 1 else 1) for row in reversed(behind.get(None, []))]
     while waiting:
         row, depth = waiting.pop()
         own = behind.get(row[0], [])
         waiting += [(child, depth + (len(own) > 1)) for child in reversed(own)]
-        marks = (tuple(names.get(row[0], ())), quick is not None and row[0] == quick[0], row[0] == head_id)
+        marks = (tuple(names.get(row[0], ())), quick is not None and row[0] == quick[1], row[0] == head_id)
         found.append(Twig._make((row[0], conversation_id, *row[1:8], *marks, depth, len(own), row[8] is not None)))
     return found

@@ -15,9 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from faults.kit import KEY, open_library, save, talk
+from faults.kit import KEY, open_library, save, talk  # noqa: E402
 
-from snapshots import Message, ModelInfo, Position, ReplyStart
+from snapshots import Message, ModelInfo, Position, ReplyStart  # noqa: E402
 
 
 def told(library):

@@ -60,7 +60,7 @@ def test_a_library_that_is_newer_but_readable_is_read_only(tmp_path):
     raw(tmp_path, "PRAGMA user_version=7")
     with open_library(tmp_path) as library:
         assert library.read_only
-        assert (library.newer.found, library.newer.supported) == (7, 1)
+        assert (library.newer.found, library.newer.supported) == (7, 2)
         assert library.conversation(chat.id).title == "kept"
         assert library.node(user.id).text == "hello"
         for change in (
@@ -71,7 +71,7 @@ def test_a_library_that_is_newer_but_readable_is_read_only(tmp_path):
         ):
             with pytest.raises(LibraryIsNewer) as caught:
                 change()
-            assert (caught.value.found, caught.value.supported) == (7, 1)
+            assert (caught.value.found, caught.value.supported) == (7, 2)
 
 
 def test_a_library_that_is_too_new_to_read_says_both_versions(tmp_path):
@@ -79,7 +79,7 @@ def test_a_library_that_is_too_new_to_read_says_both_versions(tmp_path):
     raw(tmp_path, "PRAGMA user_version=7", "UPDATE meta SET value = '6' WHERE key = 'readable_by'")
     with pytest.raises(LibraryIsNewer) as caught:
         open_library(tmp_path)
-    assert (caught.value.found, caught.value.supported) == (7, 1)
+    assert (caught.value.found, caught.value.supported) == (7, 2)
 
 
 @pytest.mark.parametrize(
