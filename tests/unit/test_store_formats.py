@@ -79,11 +79,11 @@ def test_a_row_that_was_changed_behind_the_seals_is_not_believed(tmp_path):
     expected = unpack(FORMATS[-1], tmp_path)
     open_library(tmp_path).close()
     with sqlite3.connect(tmp_path / "data" / "tree.db") as raw:
-        raw.execute("UPDATE labels SET node_id = (SELECT id FROM nodes LIMIT 1) WHERE name = 'pirate'")
+        raw.execute("UPDATE labels SET node_id = (SELECT id FROM nodes ORDER BY seq LIMIT 1) WHERE name = 'pirate'")
         raw.execute("UPDATE settings SET value = 'other'")
         raw.execute("UPDATE positions SET token = 7 WHERE window = 'second'")
         raw.execute("UPDATE conversations SET title = 'Tidal'  WHERE title = 'Tides'")
-        raw.execute("UPDATE quicksaves SET node_id = (SELECT id FROM nodes LIMIT 1)")
+        raw.execute("UPDATE quicksaves SET node_id = (SELECT id FROM nodes ORDER BY seq LIMIT 1)")
     (tides,) = (key for key, value in expected.items() if "paths" in value and value["conversation"][1] == "Tides")
     with open_library(tmp_path) as library:
         assert [s.name for s in library.savepoints()] == ["the moon"]
