@@ -83,6 +83,8 @@ class Chat:
         incognito = self._options.incognito
         self._own = own_library(must_exist=incognito) if library is None else library
         used = memory_library() if incognito or self._own is None else self._own
+        if self._own is not None:
+            self._own.set_cap(self._config.quota)
         self._core = Core(used, self._own, engine, emit, self._options)
         self._talking = Talking(self._core)
         self._moving = Moving(self._core, self._talking.settle_pending)
@@ -256,6 +258,8 @@ class Chat:
                     place.stand(place.conversation, place.path, core.cut_at(place.node, self._start_token))
                 self._start_token = None
             restored = core.climb_here()
+            if core.states is not None and not self._options.window:
+                core.states.count()
             if core.place.node is not None:
                 core.emit(restored)
 

@@ -25,7 +25,7 @@ from app.events import (
 from app.generation import Reply
 from app.place import SETTINGS, UNSAVED, Cut, Place
 from app.replying import Requests, Voice
-from app.savepoints import Reached, StateWriter, model_info
+from app.savepoints import WORTH_TIMING, Reached, StateWriter, model_info, remember_speed
 from app.sentences import sentence
 from app.workbench import HARMLESS_FIELDS, Expectation, ModelOptions, Workbench
 from snapshots import ActionKind, DeadReply, Library, Node, StoreError
@@ -259,12 +259,25 @@ class Core:
             phase="restore",
         )
         self.bench.adopt(reached.session)
+        self.note(node, reached)
         if node is not None and whole and reached.prefilled:
             self.save_state(node)
         text = _sentence(what, reached, expected)
         return Restored(
             node_id, reached.rung, reached.reused, reached.prefilled, reached.bit_exact, expected.differs, text
         )
+
+    def note(self, node: Node | None, reached: Reached) -> None:
+        """Remember that a state was used, and how fast this model reads a prompt: how long recomputing would take."""
+        if self.options.incognito or self.bench.model is None:
+            return
+        try:
+            if node is not None and reached.reused and not node.id.startswith(UNSAVED):
+                self.library.note_use(node.id)
+            if reached.prefilled >= WORTH_TIMING and reached.prefill_s > 0:
+                remember_speed(self.library, self.bench.model.state_key, reached.prefilled / reached.prefill_s)
+        except StoreError as error:
+            self._trouble(error)
 
     def expectation(self, node: Node | None) -> Expectation:
         """Find what is remembered of a node's state, also of one that was borrowed from the person's library."""

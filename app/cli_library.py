@@ -220,14 +220,20 @@ def undo_command(as_json: bool) -> None:
 
 
 @click.command("stats", context_settings=_SETTINGS)
+@click.argument("ref", required=False)
 @json_option
-def stats_command(as_json: bool) -> None:
-    """Count what is saved and the bytes it takes."""
-    from app.config import directories
+def stats_command(ref: str | None, as_json: bool) -> None:
+    """Count what is saved and its bytes; with REF, what that savepoint takes and what evicting it would cost."""
+    from app.config import directories, load_config
 
+    if ref is not None:
+        _stats_of(ref, as_json)
+        return
     roots = directories()
     with _reading() as library:
-        counts = plain(library.stats()) if library else {}
+        if library is not None:
+            library.set_cap(load_config().quota)
+        counts = {**plain(library.stats()), "quota_bytes": library.cap} if library else {}
     facts = {**counts, "data_dir": str(roots.data), "cache_dir": str(roots.cache), "config_dir": str(roots.config)}
     if as_json:
         print_json(facts)
@@ -235,3 +241,55 @@ def stats_command(as_json: bool) -> None:
     for name, value in facts.items():
         shown = size(value) if name.endswith("_bytes") else value
         print_line(f"{name.replace('_', ' '):<14} {shown}")
+
+
+def _stats_of(ref: str, as_json: bool) -> None:
+    from app.savepoints import recompute_s
+
+    with in_library(ref) as library:
+        node_id = node_id_of(library, ref)
+        found = library.footprint(node_id)
+        keys = [row.state_key for row in library.node_states(node_id)]
+        seconds = next((s for s in (recompute_s(library, key, found.recompute_tokens) for key in keys) if s), None)
+    if as_json:
+        print_json({"id": node_id, **plain(found), "recompute_s": round(seconds, 3) if seconds is not None else None})
+        return
+    time = f" ≈ {seconds:.1f} s" if seconds is not None else ""
+    pinned = ", pinned" if found.pinned else ""
+    print_line(f"{node_id[:8]}: {found.n_tokens} tokens, {found.now_tokens} of them on disk{pinned}")
+    print_line(f"{size(found.size_bytes)}: {size(found.unique_bytes)} its own, {size(found.shared_bytes)} shared")
+    print_line(f"if this were evicted: resume by recomputing {found.recompute_tokens} tokens{time}")
+
+
+@click.command("pin", context_settings=_SETTINGS)
+@click.argument("ref")
+@click.option("--off", is_flag=True, help="Let it go again.")
+@json_option
+def pin_command(ref: str, off: bool, as_json: bool) -> None:
+    """Keep the state of REF on disk when room is made: it goes last. Names alone do not; quicksaves and places do."""
+    with in_library(ref) as library:
+        node_id = node_id_of(library, ref)
+        library.pin(node_id, not off)
+    word = "no longer pinned" if off else "pinned"
+    print_json({"id": node_id, "pinned": not off}) if as_json else print_line(f"{node_id[:8]} is {word}.")
+
+
+@click.command("gc", context_settings=_SETTINGS)
+@json_option
+def gc_command(as_json: bool) -> None:
+    """Remove states that no message needs, and what dead processes left; then keep to the quota. No text is touched."""
+    from app.config import load_config
+
+    with _reading() as library:
+        if library is None:
+            raise NothingToDo("There is no library yet.")
+        library.set_cap(load_config().quota)
+        garbage = library.collect_garbage()
+        eviction = library.make_room()
+    evicted = plain(eviction) if eviction is not None else None
+    if as_json:
+        print_json({**{key: value for key, value in plain(garbage).items() if key != "demoted"}, "evicted": evicted})
+        return
+    print_line(f"Removed {garbage.files} files of {size(garbage.size_bytes)} that nothing needs.")
+    if eviction is not None:
+        print_line(f"Evicted {size(eviction.size_bytes)} more: {eviction.demoted} savepoints resume by recomputing.")

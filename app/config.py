@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -60,6 +61,7 @@ class Config:
     cache_type: KVType = "f16"  # how keys and values are kept: "f16" or "q8_0"
     theme: str | None = None  # name of a Textual theme
     autosave: bool = True  # keep the state of every message on disk, not only its text
+    quota: int | None = None  # most bytes of states on disk; default: the smaller of 10 GiB and a tenth of the disk
     sampler: dict[str, Any] = field(default_factory=dict)  # [sampler] temperature = 0.7, top_k = 20, ...
 
 
@@ -132,9 +134,25 @@ def configured_model() -> Path | None:
     return found
 
 
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+
+
+def _bytes(path: Path, value: object) -> int:
+    """A size as people write it: 5000000, "20 GB", "1.5 GiB"."""
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is not None:
+        base = 1024 if found[3] else 1000
+        value = int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
+    if type(value) is not int or value < 0:
+        raise ConfigError(path, "quota", 'must be a size, such as "20 GB"')
+    return value
+
+
 def _checked(path: Path, name: str, value: object) -> Any:
     """Check one setting's type and give it as the dataclass holds it."""
     wanted: dict[str, type] = {"model": str, "theme": str, "cache_type": str, "autosave": bool, "sampler": dict}
+    if name == "quota":
+        return _bytes(path, value)
     kind = wanted.get(name, int)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(path, name, f"must be of type {kind.__name__}")

@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 
 WORTH_LOADING = 16  # tokens that stored segments must save over the live session before files are read
 PENDING_SAVES = 8
+WORTH_TIMING = 64  # tokens of a prefill that say how fast the model reads
+
+
+def remember_speed(library: Library, state_key: str, tokens_per_s: float) -> None:
+    """Keep how fast a model reads prompts here; written only where it is another figure than before."""
+    key = f"prefill {state_key[:32]}"
+    known = library.remembered_settings().get(key)
+    if known is None or abs(float(known) - tokens_per_s) > 0.25 * tokens_per_s:
+        library.remember_setting(key, f"{tokens_per_s:.3f}")
+
+
+def recompute_s(library: Library, state_key: str, tokens: int) -> float | None:
+    """How long computing so many tokens would take; None where that was never timed here."""
+    known = library.remembered_settings().get(f"prefill {state_key[:32]}")
+    try:
+        return tokens / float(known) if known else None
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def model_info(model: Model) -> ModelInfo:
@@ -190,6 +208,11 @@ class _Save:
     name: str | None
 
 
+@dataclass(frozen=True)
+class _Count:
+    """Count what the states take, and make room where it is too much."""
+
+
 class StateWriter:
     """Saves states in a thread of its own, in order; what fails becomes a Notice and the chat goes on.
 
@@ -198,10 +221,11 @@ class StateWriter:
 
     def __init__(self, library: Library, emit: Callable[[Event], None]) -> None:
         self._library, self._emit = library, emit
-        self._queue: queue.Queue[_Save | None] = queue.Queue(PENDING_SAVES)
+        self._queue: queue.Queue[_Save | _Count | None] = queue.Queue(PENDING_SAVES)
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
         self._complained = ""
+        self._told_of_room = False
         self.last_report: SaveReport | None = None
         self.bytes_written = 0
 
@@ -215,11 +239,19 @@ class StateWriter:
         except (OSError, MemoryError, ValueError) as error:
             self._complain(error)
             return
+        self._start()
+        self._queue.put(_Save(node_id, model.state_key, state, session.logits_digest(), name))
+
+    def count(self) -> None:
+        """Count in the background what the states take on disk, and make room where it is too much."""
+        self._start()
+        self._queue.put(_Count())
+
+    def _start(self) -> None:
         with self._guard:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
                 self._thread.start()
-        self._queue.put(_Save(node_id, model.state_key, state, session.logits_digest(), name))
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until the queue is written; False after the timeout."""
@@ -245,7 +277,7 @@ class StateWriter:
             try:
                 if job is None:
                     return
-                self._write(job)
+                self._make_room(0) if isinstance(job, _Count) else self._write(job)
             finally:
                 self._queue.task_done()
 
@@ -271,6 +303,25 @@ class StateWriter:
         self.last_report = report
         self.bytes_written += report.bytes_written
         self._emit(Saved(job.node_id, report.bytes_written, job.name))
+        self._make_room(report.bytes_written)
+
+    def _make_room(self, written: int) -> None:
+        """Evict what was not used for longest, where the cap is passed; say so once."""
+        from snapshots.errors import StoreError
+
+        try:
+            eviction = self._library.make_room(written)
+        except (StoreError, OSError):
+            return  # room is made with the next save; what cannot be read now is complained about where it matters
+        if eviction is not None and eviction.files and not self._told_of_room:
+            self._told_of_room = True
+            megabytes = eviction.size_bytes / 1e6
+            self._emit(
+                Notice(
+                    f"{megabytes:.0f} MB of states that were not used for long made room; "
+                    f"{eviction.demoted} savepoints resume by recomputing."
+                )
+            )
 
     def _complain(self, error: Exception) -> None:
         """Say once what keeps states from being saved; the same trouble again stays quiet until a save works."""

@@ -350,6 +350,7 @@ class Talking:
             tokens, dice_key, digest=digest, emit=core.emit, cancel=core.cancelled, phase="prefill"
         )
         core.bench.adopt(reached.session)
+        core.note(None, reached)
         return reached
 
     def _stopped_early(

@@ -41,6 +41,10 @@ class Bundles:
         self._writer = Writer(cache_dir / LAYOUT, data_dir / "locks", files)
         self._writer.clean()
 
+    def clean(self) -> None:
+        """Remove what dead writers left."""
+        self._writer.clean()
+
     def close(self) -> None:
         """Let go of the writer's lock."""
         self._writer.close()

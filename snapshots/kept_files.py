@@ -11,6 +11,7 @@ from snapshots import states, tree
 from snapshots.database import Database
 from snapshots.files import Files
 from snapshots.journal import Journal, Journals
+from snapshots.quota import Room
 from snapshots.records import Chunk, DeadReply, FileCheck, LoadedState, NodeState, ReplyStart, SaveReport, Stats
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class KeptFiles:
         self._journals = Journals(data_dir, database, self._disk)
         self._bundles: Bundles | None = None
         self._opening = threading.Lock()
+        self._room = Room()
+        self._making_room = threading.Lock()
         self.data_dir = data_dir
         self.cache_dir = cache_dir
 

@@ -28,9 +28,10 @@ from snapshots.records import (
     Savepoint,
     Twig,
 )
+from snapshots.space import Space
 
 
-class Library(KeptFiles, Exports):
+class Library(KeptFiles, Exports, Space):
     """A library of conversations. Every method is safe to call from any thread of the process.
 
     Every change is one transaction and is on disk when the method returns. Beside the errors named at each method,

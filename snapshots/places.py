@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,10 @@ from snapshots.records import BLOCK
 
 LAYOUT = "states-1"
 """Directory of this layout: a later one lies beside it, so that old and new programs share a cache dir."""
+
+
+def _is_there(path: str) -> bool:
+    return os.access(path, os.F_OK)
 
 
 class Piece(NamedTuple):
@@ -66,21 +70,23 @@ class Chain:
         name = self.at(self.n_tokens)
         return self.directory / name[:2] / f"{name}.fin"
 
-    def plan(self, bad: Collection[Path] = ()) -> list[Piece]:
+    def plan(self, bad: Collection[Path] = (), exists: Callable[[str], bool] = _is_there) -> list[Piece]:
         """Pieces on disk that cover the longest prefix without a gap, as few as can be. Looks at names only."""
         pieces: list[Piece] = []
         for start in range(0, self.n_tokens, BLOCK):
             stop = min(start + BLOCK, self.n_tokens)
-            found = self._cover(start, stop, bad)
+            found = self._cover(start, stop, bad, exists)
             pieces += found
             if not found or found[-1].stop < stop:
                 break
         return pieces
 
-    def _cover(self, start: int, stop: int, bad: Collection[Path]) -> list[Piece]:
+    def _cover(
+        self, start: int, stop: int, bad: Collection[Path], exists: Callable[[str], bool] = _is_there
+    ) -> list[Piece]:
         """Pieces from a block's start that reach furthest."""
         whole = Piece(start, stop, self.segment(start, stop))
-        if os.access(whole.path, os.F_OK) and whole.path not in bad:
+        if exists(str(whole.path)) and whole.path not in bad:
             return [whole]
         names = [""] + [self.at(end) for end in range(start + 1, stop + 1)]
         reached: dict[int, Piece | None] = {start: None}
@@ -90,7 +96,7 @@ class Chain:
                 continue
             for end in range(place + 1, stop + 1):
                 name = names[end - start]
-                if end not in reached and os.access(f"{base}/{name[:2]}/{name}-{place % BLOCK:02x}.seg", os.F_OK):
+                if end not in reached and exists(f"{base}/{name[:2]}/{name}-{place % BLOCK:02x}.seg"):
                     piece = Piece(place, end, self.segment(place, end))
                     if piece.path not in bad:
                         reached[end] = piece

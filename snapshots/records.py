@@ -285,6 +285,29 @@ class Stats(NamedTuple):
     bundle_bytes: int
 
 
+class Eviction(NamedTuple):
+    """What was removed: files, their bytes, and how many states are no longer whole."""
+
+    files: int
+    size_bytes: int
+    demoted: int
+
+
+class Footprint(NamedTuple):
+    """What a savepoint's states take on disk. `now_tokens` of `n_tokens` can be loaded.
+
+    `unique_bytes` are those that no other savepoint needs; without them `recompute_tokens` would have to be computed.
+    """
+
+    n_tokens: int
+    now_tokens: int
+    size_bytes: int
+    unique_bytes: int
+    shared_bytes: int
+    recompute_tokens: int
+    pinned: bool
+
+
 @dataclass(frozen=True)
 class ReplyStart:
     """What the journal of a reply must know to go on with it: where it hangs and how it is drawn.

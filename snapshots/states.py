@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snapshots import ids
+from snapshots import ids, quota
 from snapshots.errors import BadNode, StoreError
 from snapshots.records import Chunk, FileCheck, Node, NodeState, SaveReport, Stats
 from snapshots.tree import path, tokens_of
@@ -91,6 +91,7 @@ def save_state(
                 before = next((row for row in node_states(tx, node_id) if row.state_key == state_key), None)
                 digest = logits_digest or (before.logits_digest if before else "")
                 size = max(size, before.bytes_stored if before else 0)  # a save that found it all wrote nothing
+                quota.note_use(tx, node_id)
                 put_state(tx, NodeState(node_id, state_key, len(tokens), digest, whole, size, time.time()))
         except StoreError as error:
             failure = failure or error

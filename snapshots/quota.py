@@ -1,0 +1,262 @@
+"""How much the states may take on disk, and which go first: eviction demotes a savepoint, it never deletes a word.
+
+States are kept in an order: pinned ones, those where somebody stands and the newest quicksaves, then the last used.
+A file stays as long as a state in front of the cap needs it, so what many branches share goes last of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from snapshots import ids
+from snapshots.database import Database
+from snapshots.files import Files
+from snapshots.places import LAYOUT, Chain, Piece
+from snapshots.records import Eviction
+
+MOST = 10 << 30
+SHARE_OF_DISK = 10
+"""The cap where nobody says another one: the smaller of this many bytes and one part in so many of the disk."""
+TARGET = 0.9
+"""An eviction goes on to this share of the cap, so that the next save does not begin another one."""
+FRESH_S = 600
+"""Files so new may belong to a save whose row is not written yet."""
+_SAME_START = 33  # bytes: the width and 8 to 16 tokens
+_LINEAGES = 64
+
+
+def default_cap(cache_dir: Path) -> int:
+    """The cap in bytes. A disk that does not tell its size counts as large."""
+    for place in (cache_dir, *cache_dir.parents):
+        with contextlib.suppress(OSError):
+            return min(MOST, shutil.disk_usage(place).total // SHARE_OF_DISK)
+    return MOST
+
+
+Listing = dict[str, os.stat_result]
+"""State files by their paths."""
+
+
+class StateFiles(NamedTuple):
+    """The files of one state, in the order of their tokens; the last one may be its logits (`stop` = all tokens)."""
+
+    node_id: str
+    n_tokens: int
+    pieces: tuple[Piece, ...]
+
+
+def listed(cache_dir: Path) -> Listing:
+    """Every state file by its path. What vanishes while this looks is not in it."""
+    found: Listing = {}
+    for directory in (cache_dir / LAYOUT).glob("*/??"):
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith((".seg", ".fin")):
+                    with contextlib.suppress(OSError):
+                        found[entry.path] = entry.stat(follow_symlinks=False)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- states
+
+
+def note_use(tx: sqlite3.Connection, node_id: str) -> None:
+    """Make a state the last used one. A counter orders them, so a wrong clock does no harm."""
+    tx.execute(
+        "INSERT OR REPLACE INTO state_uses(node_id, used)"
+        " VALUES (?, (SELECT coalesce(max(used), 0) + 1 FROM state_uses))",
+        (node_id,),
+    )
+
+
+def pin(tx: sqlite3.Connection, node_id: str, pinned: bool) -> None:
+    """Pin a savepoint, or let it go."""
+    if pinned:
+        tx.execute("INSERT OR IGNORE INTO pins(node_id) VALUES (?)", (node_id,))
+    else:
+        tx.execute("DELETE FROM pins WHERE node_id = ?", (node_id,))
+
+
+def pins(tx: sqlite3.Connection) -> list[str]:
+    """The pinned savepoints."""
+    return [row[0] for row in tx.execute("SELECT node_id FROM pins ORDER BY node_id")]
+
+
+def spared(tx: sqlite3.Connection) -> list[str]:
+    """Nodes whose states go last: pinned, where windows and conversations' last users stand, newest quicksaves."""
+    rows = tx.execute(
+        "SELECT node_id FROM pins"
+        " UNION SELECT node_id FROM positions WHERE node_id IS NOT NULL"
+        " UNION SELECT q.node_id FROM quicksaves q WHERE q.seq ="
+        " (SELECT max(seq) FROM quicksaves WHERE conversation_id = q.conversation_id)"
+    )
+    return [row[0] for row in rows]
+
+
+def in_order(tx: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """(node, conversation, state_key) of every state of a message that is not hidden, the one to keep longest first."""
+    first = set(spared(tx))
+    rows = tx.execute(
+        "SELECT s.node_id, n.conversation_id, s.state_key, coalesce(u.used, 0), n.seq FROM node_states s"
+        " JOIN nodes n ON n.id = s.node_id AND n.deleted IS NULL LEFT JOIN state_uses u ON u.node_id = s.node_id"
+    ).fetchall()
+    rows.sort(key=lambda row: (row[0] in first, row[3], row[4]), reverse=True)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+class Lineage:
+    """Token lists of a conversation's nodes, put together from their rows; unchecked, for names of files only."""
+
+    def __init__(self, tx: sqlite3.Connection, conversation_id: str) -> None:
+        rows = tx.execute("SELECT id, parent_id, keep, tokens FROM nodes WHERE conversation_id = ?", (conversation_id,))
+        self._rows = {row[0]: (row[1], row[2], row[3]) for row in rows}
+        self._made: dict[str, array[int]] = {}
+
+    def tokens(self, node_id: str) -> array[int]:
+        """The whole list at a node; of a damaged row what can be made of it."""
+        waiting = []
+        here: str | None = node_id
+        while here is not None and here not in self._made and here in self._rows:
+            waiting.append(here)
+            here = self._rows[here][0]
+        for each in reversed(waiting):
+            parent, keep, blob = self._rows[each]
+            before = self._made.get(parent, array("I"))
+            with contextlib.suppress(ValueError, TypeError, IndexError):
+                self._made[each] = before[:keep] + array("I", ids.unpack_tokens(blob))
+        return self._made.get(node_id, array("I"))
+
+
+def files_of(
+    cache_dir: Path, tokens: Sequence[int], state_key: str, node_id: str, exists: Callable[[str], bool]
+) -> StateFiles:
+    """Which files a state has on disk."""
+    chain = Chain(cache_dir, state_key, tokens)
+    pieces = chain.plan(exists=exists)
+    final = chain.final()
+    if exists(str(final)):
+        pieces.append(Piece(len(tokens), len(tokens), final))
+    return StateFiles(node_id, len(tokens), tuple(pieces))
+
+
+def all_files(
+    database: Database, cache_dir: Path, order: Iterable[tuple[str, str, str]], exists: Callable[[str], bool]
+) -> Iterator[StateFiles]:
+    """The files of many states, in their order. Looks into the tree for moments only: a writer need not wait."""
+    known: dict[str, Lineage] = {}
+    for node_id, conversation_id, state_key in order:
+        if conversation_id not in known:
+            if len(known) >= _LINEAGES:
+                known.pop(next(iter(known)))
+            with database.read() as tx:
+                known[conversation_id] = Lineage(tx, conversation_id)
+        yield files_of(cache_dir, known[conversation_id].tokens(node_id), state_key, node_id, exists)
+
+
+def relatives(tx: sqlite3.Connection, node_id: str) -> set[str]:
+    """Conversations that may share files with a message's: those whose first tokens are the same, and its own."""
+    found = {row[0] for row in tx.execute("SELECT conversation_id FROM nodes WHERE id = ?", (node_id,))}
+    root = tx.execute(
+        "WITH RECURSIVE up(id, parent_id, tokens) AS (SELECT id, parent_id, tokens FROM nodes WHERE id = ?"
+        " UNION ALL SELECT n.id, n.parent_id, n.tokens FROM nodes n JOIN up ON n.id = up.parent_id)"
+        " SELECT tokens FROM up WHERE length(tokens) > 0 AND (parent_id IS NULL OR parent_id = '') LIMIT 1",
+        (node_id,),
+    ).fetchone()
+    start = bytes(root[0])[:_SAME_START] if root is not None else b""
+    for conversation_id, tokens in tx.execute(
+        "SELECT conversation_id, substr(tokens, 1, ?) FROM nodes WHERE parent_id IS NULL", (_SAME_START,)
+    ):
+        if tokens[: len(start)] == start[: len(tokens)] or tokens[:1] != start[:1]:
+            found.add(conversation_id)
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- eviction
+
+
+def reach(state: StateFiles, there: Collection[str]) -> int:
+    """How many of a state's tokens can be loaded if only some files are there."""
+    done = 0
+    for piece in state.pieces:
+        if str(piece.path) not in there:
+            break
+        done = piece.stop
+    return done
+
+
+def sweep(files: Files, listing: Listing, states: Iterable[StateFiles], budget: float) -> Eviction:
+    """Remove every listed file that no state within the budget needs; `states` come in the order of their worth.
+
+    The first state that does not fit keeps its beginning as far as it does. Files that were written just now stay:
+    the row that needs them may be on its way.
+    """
+    kept: set[str] = set()
+    used = demoted = 0
+    full = False
+    for state in states:
+        missing = False
+        for piece in state.pieces:
+            path = str(piece.path)
+            if path in kept:
+                continue
+            size = listing[path].st_size
+            if full or used + size > budget:
+                full = missing = True
+                continue
+            kept.add(path)
+            used += size
+        demoted += missing
+    now = time.time()
+    fresh = FRESH_S if budget == math.inf else 0
+    doomed = {
+        path: facts
+        for path, facts in listing.items()
+        if path not in kept and not (fresh and abs(now - facts.st_mtime) < fresh)
+    }
+    return remove(files, doomed)._replace(demoted=demoted)
+
+
+def remove(files: Files, doomed: Listing) -> Eviction:
+    """Remove files; what cannot be removed stays and is not counted."""
+    removed = freed = 0
+    for path, facts in doomed.items():
+        with contextlib.suppress(OSError):
+            files.unlink(Path(path))
+            removed, freed = removed + 1, freed + facts.st_size
+    return Eviction(removed, freed, 0)
+
+
+class Room:
+    """How much the states take: counted once, and kept up to date by what this process writes."""
+
+    def __init__(self, cap: int | None = None) -> None:
+        self.cap = cap
+        self._counted: int | None = None
+        self._written = 0
+
+    def written(self, size: int) -> None:
+        """Note bytes that were written."""
+        self._written += size
+
+    def recount(self, cache_dir: Path) -> int:
+        """Count what is there now."""
+        self._written = 0
+        self._counted = sum(facts.st_size for facts in listed(cache_dir).values())
+        return self._counted
+
+    def is_over(self, cache_dir: Path) -> bool:
+        """Whether the cap is passed; where it seems so, all is counted again: others write and remove, too."""
+        if self.cap is None:
+            self.cap = default_cap(cache_dir)
+        if self._counted is None or self._counted + self._written > self.cap:
+            return self.recount(cache_dir) > self.cap
+        return False
