@@ -96,7 +96,7 @@ def test_what_branches_share_stays_with_the_last_of_them(library):
     library.set_cap(int(0.8 * size_of(library)))
     library.make_room()
     assert valid(library, leaves[-1]) == 399
-    assert valid(library, leaves[0]) >= 300  # what it shares with the last used one is still there
+    assert valid(library, leaves[0]) >= 256  # what it shares with the last used one is still there
 
 
 def test_a_demoted_state_is_saved_again_whole(library):
