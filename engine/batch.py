@@ -13,6 +13,7 @@ from engine.hyperparameters import Hyperparameters
 from engine.kernels import entry, plan
 from engine.kernels.plan import CODES_BYTES, SYNC_BYTES, TILE, partial_bytes, scratch_bytes
 from engine.kv import BLOCK, KVLayout
+from engine.model_tables import ModelTables
 from engine.pool import ThreadPool
 from engine.weights import Weights
 
@@ -45,63 +46,17 @@ class Runner:
     def __init__(self, shape: Hyperparameters, weights: Weights, layout: KVLayout, context: int, pool: ThreadPool):
         self._shape, self._weights, self._layout, self._pool = shape, weights, layout, pool
         self._vocabulary = weights.matrices[-1].rows
-        frequencies = shape.rope_frequencies()
-        self._cosines = np.zeros((context, frequencies.size), np.float32)
-        self._sines = np.zeros_like(self._cosines)
-        entry.fill_rope_table(frequencies, self._cosines, self._sines, 0, context)
-        self._matrices = np.array(
-            [
-                (entry.product(m.kind), m.kind in entry.QUANTIZED, m.data.ctypes.data, m.groups, m.steps, m.group_bytes)
-                for m in weights.matrices
-            ],
-            np.int64,
-        )
-        self._windows = np.full(shape.layers, plan.ALL_KEYS, np.int64)
-        self._constants = np.zeros(plan.CONSTANTS_SIZE, np.float64)
-        self._constants[plan.NORM_EPS] = shape.norm_eps
-        self._constants[plan.ATTENTION_SCALE] = 1.0 / np.sqrt(np.float64(shape.head_dim))
-        self._model_table = self._describe_model()
+        self._model = ModelTables(shape, weights, layout, context)
+        self._windows = self._model.layers[:, plan.L_WINDOW]
         self._buffers: dict[str, npt.NDArray[Any]] = {}
         self._addresses: dict[str, int] = {}
         self._steps: dict[tuple[int, int], _Step] = {}
 
-    def _describe_model(self) -> Table:
-        shape, layout = self._shape, self._layout
-        table = np.zeros(plan.SHAPE_SIZE, np.int64)
-        values = {
-            plan.LAYERS: shape.layers,
-            plan.DIM: shape.dim,
-            plan.DIM_STRIDE: self._weights.norms.strides[0],
-            plan.FFN: shape.ffn,
-            plan.HEADS: shape.heads,
-            plan.KV_HEADS: shape.kv_heads,
-            plan.HEAD_DIM: shape.head_dim,
-            plan.CHANNELS: layout.channels,
-            plan.ROPE_PAIRS: shape.rope_dims // 2,
-            plan.SCALE_BLOCKS: layout.scale_blocks,
-            plan.NORMS: self._weights.norms.ctypes.data,
-            plan.COSINES: self._cosines.ctypes.data,
-            plan.SINES: self._sines.ctypes.data,
-            plan.MATRICES: self._matrices.ctypes.data,
-            plan.LAYER_BYTES: layout.layer_bytes,
-            plan.KEY_BYTES: layout.key_bytes,
-            plan.KEY_SCALE_BYTES: layout.scale_bytes,
-            plan.VALUE_BYTES: layout.value_bytes,
-            plan.VALUE_SCALE_BYTES: layout.scale_bytes,
-            plan.QUANTIZED: bool(self._weights.kinds & entry.QUANTIZED),
-            plan.ATTEND: entry.attend(layout.kv_type),
-            plan.WRITE_KV: entry.write_kv(layout.kv_type),
-            plan.WINDOWS: self._windows.ctypes.data,
-        }
-        for index, value in values.items():
-            table[index] = value
-        return table
-
     def _buffer(self, name: str, size: int, dtype: Any = np.float32) -> int:
-        """The address of a zeroed buffer that only grows; kept for the next call."""
+        """The address of a zeroed buffer that only grows; kept for the next call. A vector behind it may be read."""
         have = self._buffers.get(name)
-        if have is None or have.size < size:
-            have = self._buffers[name] = np.zeros(size, dtype)
+        if have is None or have.size < size + 16:
+            have = self._buffers[name] = np.zeros(size + 16, dtype)
             self._addresses[name] = have.ctypes.data
             self._steps.clear()
         return self._addresses[name]
@@ -113,13 +68,25 @@ class Runner:
         """
         step = self._step(len(tokens), len(outputs))
         step.x[:, : self._shape.dim] = self._weights.embedding.rows(tokens)
+        if self._shape.embedding_scale != 1.0:
+            step.x *= np.float32(self._shape.embedding_scale)
         step.x[:, self._shape.dim :] = 0.0
         step.place_rows(runs, outputs)
         tiles = self._split_attention(step.table, runs)
-        batch, shape, matrices, constants = step.table, self._model_table, self._matrices, self._constants
-        self._pool.run(lambda me: entry.forward(me, shape, matrices, batch, constants))
+        batch, model = step.table, self._model
+        self._pool.run(lambda me: entry.forward(me, model.shape, model.matrices, batch, model.constants))
         del tiles
-        return step.logits[:, : self._vocabulary].copy(), step.last_hidden[:, : self._shape.dim].copy()
+        return self._finished(step.logits), step.last_hidden[:, : self._shape.dim].copy()
+
+    def _finished(self, products: Floats) -> Floats:
+        """A copy of the head's products with its bias and scale. Element by element, so exact on every machine."""
+        logits = products[:, : self._vocabulary].copy()
+        bias = self._weights.biases.get(len(self._weights.matrices) - 1)
+        if bias is not None:
+            logits += bias[: self._vocabulary]
+        if self._shape.logit_scale != 1.0:
+            logits *= np.float32(1.0 / self._shape.logit_scale)
+        return logits
 
     def _step(self, rows: int, n_out: int) -> _Step:
         """The step of so many rows and outputs: made once, then only filled anew."""
@@ -135,7 +102,7 @@ class Runner:
         shape = self._shape
         table = np.zeros(plan.BATCH_SIZE, np.int64)
         table[plan.ROWS], table[plan.OUTPUTS], table[plan.THREADS] = rows, n_out, self._pool.size
-        dim = int(self._model_table[plan.DIM_STRIDE]) // 4
+        dim = int(self._model.shape[plan.DIM_STRIDE]) // 4
         q, kv, ffn = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.ffn
         columns = max(dim, q, ffn)
 

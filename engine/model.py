@@ -97,11 +97,12 @@ class Model:
         gguf = GGUF.open(path)
         try:
             shape = Hyperparameters.from_gguf(gguf)
+            size = context if context is not None else min(shape.trained_context, DEFAULT_CONTEXT)
+            shape = shape.for_context(gguf, size)
             workers = threads if threads is not None else physical_cores()
             tell("read", 1, 1)
             weights = load_weights(gguf, shape, workers, lambda done, total: tell("pack", done, total))
             compile_for(weights.kinds, kv_type, lambda done, total: tell("compile", done, total))
-            size = context if context is not None else min(shape.trained_context, DEFAULT_CONTEXT)
             return cls(gguf, weights, shape, size, kv_type, workers)
         except EngineError:
             gguf.close()

@@ -15,8 +15,8 @@ from engine.kernels.activations import quantize_row
 from engine.kernels.attention import merge_shares
 from engine.kernels.options import OPTIONS
 from engine.kernels.plan import BLOCK
-from engine.kernels.rope import rotate
-from engine.kernels.rows import add_row, rms_norm, silu_row
+from engine.kernels.rope import rotate, rotate_halves
+from engine.kernels.rows import add_row, add_scaled_row, gelu_row, norm_heads, rms_norm, scale_row, silu_row
 from engine.kernels.simd import load_f32, load_i64, store_f32
 from engine.kernels.sync import arrive, barrier, call_kernel, default_rounding, take
 from engine.kernels.tables import floats64, integer_rows, integers
@@ -64,7 +64,27 @@ def _quantize(shape, batch, row, x, n):
 
 
 @njit(**OPTIONS)
-def _norm_phase(shape, batch, norm, add, eps):
+def _of_layer(shape, layer, which):
+    """A number of a layer's own (kernels/plan.py)."""
+    return load_i64(shape[P.LAYER_TABLE] + 8 * (P.LAYER_SIZE * layer + which))
+
+
+@njit(**OPTIONS)
+def _add_hidden(shape, batch, constants, r, bias, post):
+    """x += hidden of row r, with its bias, normed, and scaled, where the model has that."""
+    x, hidden, dim = batch[P.X] + shape[P.DIM_STRIDE] * r, batch[P.HIDDEN] + shape[P.DIM_STRIDE] * r, shape[P.DIM]
+    if bias:
+        add_row(hidden, bias, dim)
+    if post:
+        rms_norm(hidden, post, hidden, dim, constants[P.NORM_EPS])
+    if constants[P.RESIDUAL_SCALE] == 1.0:
+        add_row(x, hidden, dim)
+    else:
+        add_scaled_row(x, hidden, dim, np.float32(constants[P.RESIDUAL_SCALE]))
+
+
+@njit(**OPTIONS)
+def _norm_phase(shape, batch, constants, norm, add, bias, post):
     """x += hidden (where `add`), y = norm(x), and y's codes; row by row."""
     sync, stride, rows = batch[P.SYNC], shape[P.DIM_STRIDE], batch[P.ROWS]
     weight = shape[P.NORMS] + stride * norm
@@ -73,30 +93,54 @@ def _norm_phase(shape, batch, norm, add, eps):
         for r in range(first, min(rows, first + _ROWS_A_UNIT)):
             x, y = batch[P.X] + stride * r, batch[P.Y] + stride * r
             if add:
-                add_row(x, batch[P.HIDDEN] + stride * r, shape[P.DIM])
-            rms_norm(x, weight, y, shape[P.DIM], eps)
+                _add_hidden(shape, batch, constants, r, bias, post)
+            rms_norm(x, weight, y, shape[P.DIM], constants[P.NORM_EPS])
             _quantize(shape, batch, r, y, shape[P.DIM])
         first = take(sync) * _ROWS_A_UNIT
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _rope_phase(shape, batch, layer):
-    """Rotate queries and keys, and write keys and values into the blocks, rounded to the KV type; row by row."""
+def _turn(shape, row, heads, position, norm, cosines, sines, eps):
+    """Norm and rotate the heads of a row of queries or keys, where the layer does."""
+    dims, pairs = shape[P.HEAD_DIM], shape[P.ROPE_PAIRS]
+    if norm:
+        norm_heads(row, heads, dims, norm, eps)
+    if cosines:
+        at = 4 * pairs * position
+        if shape[P.ROPE_HALVES]:
+            rotate_halves(row, heads, dims, pairs, cosines + at, sines + at)
+        else:
+            rotate(row, heads, dims, pairs, cosines + at, sines + at)
+
+
+@njit(**OPTIONS)
+def _rope_phase(shape, matrices, batch, layer, eps):
+    """Norm and rotate queries and keys, and write keys and values into the blocks in the KV type; row by row."""
     sync, rows = batch[P.SYNC], batch[P.ROWS]
-    dims, pairs, channels = shape[P.HEAD_DIM], shape[P.ROPE_PAIRS], shape[P.CHANNELS]
+    dims, channels = shape[P.HEAD_DIM], shape[P.CHANNELS]
     keys, key_scales = shape[P.KEY_BYTES], shape[P.KEY_SCALE_BYTES]
     values, value_scales = shape[P.VALUE_BYTES], shape[P.VALUE_SCALE_BYTES]
-    heads = shape[P.KV_HEADS]
+    heads, at = shape[P.KV_HEADS], P.PER_LAYER * layer
+    bias_q, bias_k, bias_v = matrices[at, P.M_BIAS], matrices[at + 1, P.M_BIAS], matrices[at + 2, P.M_BIAS]
+    norm_q, norm_k = _of_layer(shape, layer, P.L_QUERY_NORM), _of_layer(shape, layer, P.L_KEY_NORM)
+    cosines, sines = _of_layer(shape, layer, P.L_COSINES), _of_layer(shape, layer, P.L_SINES)
     first = take(sync) * _ROWS_A_UNIT
     while first < rows:
         for r in range(first, min(rows, first + _ROWS_A_UNIT)):
             position = load_i64(batch[P.POSITIONS] + 8 * r)
-            cosine = shape[P.COSINES] + 4 * pairs * position
-            sine = shape[P.SINES] + 4 * pairs * position
+            q = batch[P.Q] + batch[P.Q_STRIDE] * r
             k, v = batch[P.K] + batch[P.K_STRIDE] * r, batch[P.V] + batch[P.V_STRIDE] * r
-            rotate(batch[P.Q] + batch[P.Q_STRIDE] * r, shape[P.HEADS], dims, pairs, cosine, sine)
-            rotate(k, heads, dims, pairs, cosine, sine)
+            if bias_q:
+                add_row(q, bias_q, shape[P.HEADS] * dims)
+            if bias_k:
+                add_row(k, bias_k, heads * dims)
+            if bias_v:
+                add_row(v, bias_v, heads * dims)
+            _turn(shape, q, shape[P.HEADS], position, norm_q, cosines, sines, eps)
+            _turn(shape, k, heads, position, norm_k, cosines, sines, eps)
+            if shape[P.TEMPERATURES]:
+                scale_row(q, shape[P.HEADS] * dims, load_f32(shape[P.TEMPERATURES] + 4 * position))
             block = load_i64(load_i64(batch[P.TABLES] + 8 * r) + 8 * (position // BLOCK))
             k0 = block + layer * shape[P.LAYER_BYTES]
             ks0 = k0 + heads * keys
@@ -116,7 +160,7 @@ def _attention_phase(me, shape, batch, layer, scale):
     """One unit: a tile of tokens of one session with one KV head, or a share of the blocks that they see."""
     sync, heads, dims, shares = batch[P.SYNC], shape[P.KV_HEADS], shape[P.HEAD_DIM], batch[P.SHARES]
     group = shape[P.HEADS] // heads
-    window = load_i64(shape[P.WINDOWS] + 8 * layer)
+    window = _of_layer(shape, layer, P.L_WINDOW)
     scratch = batch[P.SCRATCH] + batch[P.SCRATCH_STRIDE] * me
     sizes = (dims, shape[P.CHANNELS], shape[P.SCALE_BLOCKS])
     unit = take(sync)
@@ -167,20 +211,28 @@ def _codes_phase(shape, batch, x, x_stride, n):
 
 
 @njit(**OPTIONS)
-def _activation_phase(shape, batch):
-    """gated = silu(gated) * raised, and its codes; row by row."""
-    sync, rows = batch[P.SYNC], batch[P.ROWS]
+def _activation_phase(shape, matrices, batch, layer):
+    """gated = silu(gated) * raised (or GELU), and its codes; row by row."""
+    sync, rows, at = batch[P.SYNC], batch[P.ROWS], P.PER_LAYER * layer
+    bias_gate, bias_up = matrices[at + P.GATE, P.M_BIAS], matrices[at + P.UP, P.M_BIAS]
     r = take(sync)
     while r < rows:
-        gated = batch[P.GATED] + batch[P.GATED_STRIDE] * r
-        silu_row(gated, batch[P.RAISED] + batch[P.RAISED_STRIDE] * r, shape[P.FFN])
+        gated, raised = batch[P.GATED] + batch[P.GATED_STRIDE] * r, batch[P.RAISED] + batch[P.RAISED_STRIDE] * r
+        if bias_gate:
+            add_row(gated, bias_gate, shape[P.FFN])
+        if bias_up:
+            add_row(raised, bias_up, shape[P.FFN])
+        if shape[P.GELU]:
+            gelu_row(gated, raised, shape[P.FFN])
+        else:
+            silu_row(gated, raised, shape[P.FFN])
         _quantize(shape, batch, r, gated, shape[P.FFN])
         r = take(sync)
     barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
-def _output_phase(shape, batch, eps):
+def _output_phase(shape, batch, constants, bias, post):
     """The last norm, for the rows whose logits are wanted only."""
     sync, stride = batch[P.SYNC], shape[P.DIM_STRIDE]
     weight = shape[P.NORMS] + stride * (2 * shape[P.LAYERS])
@@ -188,8 +240,8 @@ def _output_phase(shape, batch, eps):
     while i < batch[P.OUTPUTS]:
         r = load_i64(batch[P.OUTPUT_ROWS] + 8 * i)
         x, y = batch[P.X] + stride * r, batch[P.LAST_HIDDEN] + stride * i
-        add_row(x, batch[P.HIDDEN] + stride * r, shape[P.DIM])
-        rms_norm(x, weight, y, shape[P.DIM], eps)
+        _add_hidden(shape, batch, constants, r, bias, post)
+        rms_norm(x, weight, y, shape[P.DIM], constants[P.NORM_EPS])
         _quantize(shape, batch, i, y, shape[P.DIM])
         i = take(sync)
     barrier(sync, batch[P.THREADS])
@@ -197,6 +249,8 @@ def _output_phase(shape, batch, eps):
 
 def forward(me, shape_at, matrices_at, batch_at, constants_at):
     """All layers over the rows of one batch; every thread calls it with its own `me`. Llama, Touvron et al. 2023.
+
+    What other families add (engine/families.py) is skipped where a table has a zero for it.
 
     Addresses of int64 tables, and of a float64 table of constants (kernels/plan.py). Writes keys and values into the
     rows' blocks, and float32 logits and last hidden states of the output rows. Never raises (NUMERICS rule 7).
@@ -209,21 +263,24 @@ def forward(me, shape_at, matrices_at, batch_at, constants_at):
     eps, scale = constants[P.NORM_EPS], np.float32(constants[P.ATTENTION_SCALE])
     # As variables, for Numba compiles a function anew for each literal that it is given.
     one, two, three = np.int64(1), np.int64(2), np.int64(3)
+    bias, post = np.int64(0), np.int64(0)
     for layer in range(shape[P.LAYERS]):
         at = P.PER_LAYER * layer
-        _norm_phase(shape, batch, 2 * layer, layer > 0, eps)
+        _norm_phase(shape, batch, constants, 2 * layer, layer > 0, bias, post)
         y = batch[P.Y]
         _products(matrices, at + P.WQ, three, batch, y, x_stride, P.Q, P.Q_STRIDE, rows)
-        _rope_phase(shape, batch, layer)
+        _rope_phase(shape, matrices, batch, layer, eps)
         _attention_phase(me, shape, batch, layer, scale)
         x, stride = batch[P.ATTENDED], batch[P.ATTENDED_STRIDE]
         _codes_phase(shape, batch, x, stride, shape[P.HEADS] * shape[P.HEAD_DIM])
         _products(matrices, at + P.WO, one, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
-        _norm_phase(shape, batch, 2 * layer + 1, layer >= 0, eps)
+        bias, post = matrices[at + P.WO, P.M_BIAS], _of_layer(shape, layer, P.L_ATTENTION_POST_NORM)
+        _norm_phase(shape, batch, constants, 2 * layer + 1, layer >= 0, bias, post)
         _products(matrices, at + P.GATE, two, batch, y, x_stride, P.GATED, P.GATED_STRIDE, rows)
-        _activation_phase(shape, batch)
+        _activation_phase(shape, matrices, batch, layer)
         x, stride = batch[P.GATED], batch[P.GATED_STRIDE]
         _products(matrices, at + P.DOWN, one, batch, x, stride, P.HIDDEN, P.HIDDEN_STRIDE, rows)
-    _output_phase(shape, batch, eps)
+        bias, post = matrices[at + P.DOWN, P.M_BIAS], _of_layer(shape, layer, P.L_FFN_POST_NORM)
+    _output_phase(shape, batch, constants, bias, post)
     at, x = P.PER_LAYER * shape[P.LAYERS], batch[P.LAST_HIDDEN]
     _products(matrices, at, one, batch, x, x_stride, P.LOGITS, P.LOGITS_STRIDE, batch[P.OUTPUTS])

@@ -28,8 +28,6 @@ SYNC_BYTES = 256  # of the area where threads meet, a few cache lines
     ROPE_PAIRS,
     SCALE_BLOCKS,  # q8_0 keys and values: scales a head and token
     NORMS,  # address of (2 * layers + 1, dim padded) float32
-    COSINES,  # address of (context, pairs) float32
-    SINES,
     MATRICES,  # address of the table below
     LAYER_BYTES,  # of one layer in a block
     KEY_BYTES,  # of one KV head's keys, key scales, values, value scales in a block
@@ -39,9 +37,24 @@ SYNC_BYTES = 256  # of the area where threads meet, a few cache lines
     QUANTIZED,  # 1 where any matrix wants codes of the activations
     ATTEND,  # addresses of the kernels for the KV type
     WRITE_KV,
-    WINDOWS,  # address of (layers,) int64: how many of the newest keys a row sees, its own included
+    LAYER_TABLE,  # address of (layers, LAYER_SIZE) int64, below
+    ROPE_HALVES,  # 1 where rotary pairs are (i, i + pairs), 0 where they are (2i, 2i+1)
+    TEMPERATURES,  # address of (context,) float32 that rotated queries are multiplied by, or 0
+    GELU,  # 1 where the gate goes through GELU, 0 through SiLU
     SHAPE_SIZE,
-) = range(24)
+) = range(25)
+
+# a layer's numbers (int64); an address of 0: the layer has no such thing
+(
+    L_WINDOW,  # how many of the newest keys a row sees, its own included
+    L_COSINES,  # addresses of (context, pairs) float32
+    L_SINES,
+    L_QUERY_NORM,  # addresses of (head dimension padded,) float32
+    L_KEY_NORM,
+    L_ATTENTION_POST_NORM,  # addresses of (dim padded,) float32
+    L_FFN_POST_NORM,
+    LAYER_SIZE,
+) = range(8)
 
 # How many keys a row sees in a layer where it sees all.
 ALL_KEYS = 1 << 40
@@ -50,13 +63,15 @@ ALL_KEYS = 1 << 40
 (
     NORM_EPS,
     ATTENTION_SCALE,  # queries are multiplied by it, rounded to float32
+    RESIDUAL_SCALE,  # what a block gives is multiplied by it, rounded to float32, before it is added to the stream
     CONSTANTS_SIZE,
-) = range(3)
+) = range(4)
 
 # matrices (int64, one row each): 7 a layer in this order, then the output head
 WQ, WK, WV, WO, GATE, UP, DOWN = range(7)
 PER_LAYER = 7
-M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, MATRIX_SIZE = range(7)
+# M_BIAS: address of (rows padded to 16,) float32 that whoever reads the products first adds to them, or 0
+M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, M_BIAS, MATRIX_SIZE = range(8)
 
 # batch (int64): fixed for one step
 (

@@ -58,6 +58,18 @@ def fill_rope_table(frequencies_at, pairs, cosines_at, sines_at, first, last):
 
 
 @njit(**OPTIONS)
+def rotate_halves(row, heads, dims, pairs, cosine, sine):
+    """Rotate the pairs (i, i + pairs), i < `pairs`, of each head of a row (addresses; float32), in place."""
+    for h in range(heads):
+        at = row + 4 * dims * h
+        for i in range(0, 4 * pairs, 4):
+            a, b = load_f32(at + i), load_f32(at + 4 * pairs + i)
+            c, s = load_f32(cosine + i), load_f32(sine + i)
+            store_f32(at + i, a * c - b * s)
+            store_f32(at + 4 * pairs + i, a * s + b * c)
+
+
+@njit(**OPTIONS)
 def rotate(row, heads, dims, pairs, cosine, sine):
     """Rotate the pairs (2i, 2i+1), i < `pairs`, of each head of a row (addresses; float32), in place."""
     for h in range(heads):

@@ -9,16 +9,19 @@ from engine.kernels.options import OPTIONS
 from engine.kernels.simd import (
     add_f32,
     add_f64,
+    lanes_below,
+    load_f32,
     load_f32x16,
     mul_f32,
     mul_f64,
     splat_f32,
     splat_f64,
+    store_f32,
     store_f32x16,
     sum_f64,
     to_f64,
 )
-from engine.kernels.vector_math import silu
+from engine.kernels.vector_math import gelu, silu
 
 
 @njit(**OPTIONS)
@@ -26,6 +29,22 @@ def add_row(x, h, n):
     """x += h over n float32 (both addresses; whole vectors of 16 are touched)."""
     for i in range(0, 4 * n, 64):
         store_f32x16(x + i, add_f32(load_f32x16(x + i), load_f32x16(h + i)))
+
+
+@njit(**OPTIONS)
+def add_scaled_row(x, h, n, scale):
+    """x += h * scale, two roundings; as add_row."""
+    by = splat_f32(scale)
+    for i in range(0, 4 * n, 64):
+        store_f32x16(x + i, add_f32(load_f32x16(x + i), mul_f32(load_f32x16(h + i), by)))
+
+
+@njit(**OPTIONS)
+def scale_row(x, n, scale):
+    """x *= scale over n float32 (address; whole vectors of 16 are touched)."""
+    by = splat_f32(scale)
+    for i in range(0, 4 * n, 64):
+        store_f32x16(x + i, mul_f32(load_f32x16(x + i), by))
 
 
 @njit(**OPTIONS)
@@ -41,6 +60,34 @@ def rms_norm(x, weight, y, n, eps):
     r = splat_f32(np.float32(1.0 / np.sqrt(sum_f64(total) / n + eps)))
     for i in range(0, 4 * n, 64):
         store_f32x16(y + i, mul_f32(mul_f32(load_f32x16(x + i), r), load_f32x16(weight + i)))
+
+
+@njit(**OPTIONS)
+def norm_heads(x, heads, dims, weight, eps):
+    """rms_norm of each of a row's heads, in place. Up to 15 float32 behind the row are read and count for nothing.
+
+    weight: address of `dims` float32 padded to whole vectors.
+    """
+    whole = dims - dims % 16
+    for h in range(heads):
+        at = x + 4 * dims * h
+        total = splat_f64(0.0)
+        for i in range(0, dims, 16):
+            v = to_f64(lanes_below(np.int32(dims - i), load_f32x16(at + 4 * i), splat_f32(np.float32(0.0))))
+            total = add_f64(total, mul_f64(v, v))
+        r = np.float32(1.0 / np.sqrt(sum_f64(total) / dims + eps))
+        for i in range(0, whole, 16):
+            y = mul_f32(mul_f32(load_f32x16(at + 4 * i), splat_f32(r)), load_f32x16(weight + 4 * i))
+            store_f32x16(at + 4 * i, y)
+        for i in range(whole, dims):
+            store_f32(at + 4 * i, (load_f32(at + 4 * i) * r) * load_f32(weight + 4 * i))
+
+
+@njit(**OPTIONS)
+def gelu_row(gate, up, n):
+    """gate = gelu(gate) * up over n float32; as silu_row. Shazeer 2020, GEGLU."""
+    for i in range(0, 4 * n, 64):
+        store_f32x16(gate + i, mul_f32(gelu(load_f32x16(gate + i)), load_f32x16(up + i)))
 
 
 @njit(**OPTIONS)

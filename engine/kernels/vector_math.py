@@ -1,4 +1,4 @@
-"""exp and SiLU on 16 lanes of float32, from IEEE operations alone (NUMERICS rule 5).
+"""exp, SiLU and GELU on 16 lanes of float32, from IEEE operations alone (NUMERICS rule 5).
 
 No library's exp is called: theirs give other bits on other CPUs. Non-finite lanes give non-finite or zero results and
 never a trap or a loop.
@@ -35,6 +35,7 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693145751953125), np.float32(1.42860676533018
 _SMALLEST = np.float32(-87.0)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / k) for k in (2.0, 6.0, 24.0, 120.0, 720.0, 5040.0))
 _ONE = np.float32(1.0)
+_GELU_CUBE, _GELU_SLOPE = np.float32(0.044715), np.float32(1.5957691216057308)  # the slope is 2 * sqrt(2/pi)
 
 
 @njit(**OPTIONS)
@@ -67,10 +68,22 @@ def silu(z):
 
 
 @njit(**OPTIONS)
+def gelu(z):
+    """GELU by its tanh of 16 lanes: z * sigmoid(2u), u = sqrt(2/pi) * (z + 0.044715 z³). Hendrycks and Gimpel 2016.
+
+    As in `silu`, exp is only taken of -|2u|. Written so, nothing cancels where the tanh is near -1.
+    """
+    square = fma_f32(mul_f32(z, z), splat_f32(_GELU_CUBE), splat_f32(_ONE))
+    e = exp_nonpositive(mul_f32(abs_f32(mul_f32(mul_f32(z, splat_f32(_GELU_SLOPE)), square)), splat_f32(-_ONE)))
+    bottom = add_f32(splat_f32(_ONE), e)
+    return div_f32(mul_f32(z, negative_first(z, e, splat_f32(_ONE))), bottom)
+
+
+@njit(**OPTIONS)
 def rounded_codes(x, inverse):
     """x * inverse rounded to the nearest even integer, as 16 lanes of i32, for |x * inverse| < 2^22."""
     t = add_f32(mul_f32(x, inverse), splat_f32(_ROUNDER))
     return sub_i32(bits_of(t), splat_i32(_ROUNDER_BITS))
 
 
-__all__ = ["exp_nonpositive", "rounded_codes", "silu"]
+__all__ = ["exp_nonpositive", "gelu", "rounded_codes", "silu"]
