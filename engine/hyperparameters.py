@@ -61,8 +61,9 @@ class Hyperparameters:
         keys = _Keys(gguf)
         if keys.integer("expert_count", 0):
             raise UnsupportedFeature(f"a mixture of experts ({keys.name('expert_count')})")
-        if keys.number("final_logit_softcapping", 0.0, low=-1e9):
-            raise UnsupportedFeature(f"capped logits ({keys.name('final_logit_softcapping')})")
+        for cap in ("final_logit_softcapping", "attn_logit_softcapping"):
+            if keys.number(cap, 0.0, low=-1e9):
+                raise UnsupportedFeature(f"capped logits ({keys.name(cap)})")
         shape = cls(family=family, **_sizes(keys), **_rotation(keys))
         shape = replace(shape, **_windows(keys, family, shape.layers), **_scales(keys, shape))
         if family.finetuned_switch:

@@ -52,7 +52,7 @@ class Model:
         self.vocabulary_size: int = weights.matrices[-1].rows
         self.kv_type: KVType = kv_type
         self.threads: int = threads
-        self.tokenizer = Tokenizer.from_gguf(gguf)
+        self.tokenizer = Tokenizer.from_gguf(gguf, self.vocabulary_size)
         if self.tokenizer.vocabulary_size != self.vocabulary_size:
             raise UnsupportedTokenizer(
                 f"with {self.tokenizer.vocabulary_size} tokens for {self.vocabulary_size} rows of embedding"

@@ -35,9 +35,10 @@ class Parse(Enum):
 class Tokenizer:
     """Text to ids and back. Immutable once made; safe to share between threads."""
 
-    def __init__(self, vocabulary: Vocabulary, merge: Callable[[str], list[int]], digest: str):
-        """`merge` turns plain text into ids."""
-        pieces, types = vocabulary.pieces, vocabulary.types
+    def __init__(self, vocabulary: Vocabulary, merge: Callable[[str], list[int]], digest: str, padding: int = 0):
+        """`merge` turns plain text into ids. `padding` ids behind the vocabulary's stand for no text."""
+        pieces = [*vocabulary.pieces, *[b""] * padding]
+        types = np.concatenate([vocabulary.types, np.full(padding, UNUSED, vocabulary.types.dtype)])
         self.vocabulary_size = len(pieces)
         self.bos_id = vocabulary.bos_id
         self.eos_id = vocabulary.eos_id
@@ -59,8 +60,10 @@ class Tokenizer:
         self._user_defined = [(token, text) for token, text in self._special if types[token] == USER_DEFINED]
 
     @classmethod
-    def from_gguf(cls, gguf: GGUF) -> Tokenizer:
+    def from_gguf(cls, gguf: GGUF, rows: int = 0) -> Tokenizer:
         """Build the tokenizer of an open file. Imports sentencepiece or tokenizers.
+
+        rows: of the embedding, which some files have more of than tokens.
 
         Raises UnsupportedTokenizer (a vocabulary or pre-tokenizer of another kind), BadGGUF (fields that are missing or
         contradict).
@@ -72,7 +75,8 @@ class Tokenizer:
         hashed.update(vocabulary.scores.tobytes() + vocabulary.types.tobytes())
         if vocabulary.merges is not None:
             hashed.update(vocabulary.merges.region())
-        return cls(vocabulary, _merger(gguf, vocabulary), hashed.hexdigest())
+        padding = max(0, rows - len(vocabulary.pieces))
+        return cls(vocabulary, _merger(gguf, vocabulary), hashed.hexdigest(), padding)
 
     def encode(
         self,

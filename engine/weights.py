@@ -27,8 +27,8 @@ class Weights:
 
     norms: (2 * layers + 1, dim padded to 16) float32. head_norms: (2 * layers, head_dim padded) of queries and keys,
     post_norms: (2 * layers, dim padded) behind attention and feed-forward part, where the family has them. biases: by
-    place in `matrices`, padded to 16. factors: what rotary frequencies are divided by. embedding: (vocabulary, dim) rows
-    in the file's own type.
+    place in `matrices`, padded to 16. factors: what rotary frequencies are divided by. embedding: (vocabulary, dim)
+    rows in the file's own type.
     """
 
     matrices: tuple[Matrix, ...]

@@ -67,7 +67,9 @@ def write(
     } | (numbers or {})
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
     for name, value in values.items():
-        if isinstance(value, str):
+        if isinstance(value, list):
+            writer.add_array(f"llama.{name}", value)
+        elif isinstance(value, str):
             writer.add_string(f"llama.{name}", value)
         else:
             writer.add_uint32(f"llama.{name}", value)
@@ -103,7 +105,9 @@ def test_the_plain_file_loads(tmp_path: Path) -> None:
     ("numbers", "named"),
     [
         ({"expert_count": 8}, "expert_count"),
-        ({"rope.scaling.type": "yarn"}, "rope.scaling.type yarn"),
+        ({"rope.scaling.type": "su"}, "rope.scaling.type su"),
+        ({"final_logit_softcapping": 30}, "final_logit_softcapping"),
+        ({"attention.head_count_kv": [2, 1]}, "head_count_kv"),
         ({"attention.value_length": 8}, "value_length"),
     ],
 )
@@ -131,8 +135,8 @@ def test_numbers_that_cannot_be_are_named(tmp_path: Path, numbers: dict[str, Any
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedArchitecture) as caught:
-        load(write(tmp_path / "m.gguf", architecture="qwen2"))
-    assert caught.value.name == "qwen2"
+        load(write(tmp_path / "m.gguf", architecture="mamba"))
+    assert caught.value.name == "mamba"
 
 
 @pytest.mark.parametrize("name", sorted(tensors()))
@@ -150,7 +154,9 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path, name: str) -> None:
     assert caught.value.tensor == name
 
 
-@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.1.attn_q.weight", "rope_freqs.weight"])
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_q_norm.weight", "blk.1.attn_q.weight", "blk.0.attn_norm.bias", "rope_factors.weight"]
+)
 def test_a_tensor_that_would_be_ignored_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnsupportedFeature):
         load(write(tmp_path / "m.gguf", change={name: np.zeros((DIM,), np.float32)}))
@@ -169,7 +175,7 @@ def test_a_tokenizer_of_another_kind_or_size_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedTokenizer):
         Model.open(write(tmp_path / "m.gguf", tokenizer="t5"))
-    fewer = np.zeros((VOCABULARY - 16, DIM), np.float32)
+    fewer = np.zeros((VOCABULARY - 16, DIM), np.float32)  # more tokens than rows: some would have no embedding
     with pytest.raises(EngineError, match=str(VOCABULARY)):
         Model.open(write(tmp_path / "n.gguf", change={"token_embd.weight": fewer}))
 
@@ -205,3 +211,48 @@ def test_repacking_moves_every_value_to_its_lane(kind: str, rows: int) -> None:
             out[lanes, 32 * k : 32 * k + 32] = numbers * scale
     assert np.array_equal(out[:rows], wanted)
     assert not out[rows:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "named"),
+    [
+        ("blk.0.attn_q.bias", np.zeros(DIM - 1, np.float32), "attn_q.bias"),
+        ("blk.0.ffn_down.bias", np.zeros((DIM, 1), np.float32), "ffn_down.bias"),
+        ("rope_freqs.weight", np.ones(7, np.float32), "rope_freqs"),
+        ("rope_freqs.weight", np.zeros(8, np.float32), "rope_freqs"),
+        ("rope_factors_long.weight", np.full(8, np.nan, np.float32), "rope_factors_long"),
+        ("blk.0.attn_qkv.weight", np.zeros((DIM, DIM), np.float32), "attn_qkv"),
+    ],
+)
+def test_an_optional_tensor_that_cannot_be_is_named(tmp_path: Path, name: str, values: Any, named: str) -> None:
+    with pytest.raises(BadTensor, match=named):
+        load(write(tmp_path / "m.gguf", change={name: values}))
+
+
+def test_a_list_of_equal_sizes_is_one_size(tmp_path: Path) -> None:
+    with GGUF.open(write(tmp_path / "m.gguf", numbers={"attention.head_count_kv": [2]})) as opened:
+        assert Hyperparameters.from_gguf(opened).kv_heads == 2
+
+
+def test_rows_of_embedding_without_a_token_have_logits_and_no_text(tmp_path: Path) -> None:
+    from engine.model import Model
+
+    rows = np.concatenate([tensors()["token_embd.weight"], np.full((3, DIM), 0.5, np.float32)])
+    model = Model.open(write(tmp_path / "m.gguf", change={"token_embd.weight": rows}), threads=1)
+    try:
+        session = model.new_session()
+        model.prefill(session, [1, VOCABULARY + 2])
+        assert session.logits is not None
+        assert session.logits.shape == (model.vocabulary_size,) == (VOCABULARY + 3,)
+        assert model.tokenizer.decode([VOCABULARY, VOCABULARY + 2]) == ""
+    finally:
+        model.close()
+
+
+def test_what_a_family_lacks_is_left_out_of_the_state_key(tmp_path: Path) -> None:
+    """So that savepoints of models from before there were families still fit."""
+    with GGUF.open(write(tmp_path / "m.gguf")) as opened:
+        fields = Hyperparameters.from_gguf(opened).for_context(opened, 100_000).as_fields()
+    assert sorted(fields) == [
+        "dim", "ffn", "head_dim", "heads", "kv_heads", "layers", "norm_eps", "rope_base", "rope_dims"
+    ]  # fmt: skip
