@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import views
+from app.branching import Branch
 from app.chat_core import ChatOptions, Core, Emit
 from app.config import Config, TuiOptions, load_config
 from app.engine_protocol import Engine, Model
 from app.errors import NothingToDo
-from app.events import ConversationRow, Message, ModelReady, PendingReply, Status, TreeRow
+from app.events import ConversationRow, Message, ModelReady, PendingReply, Status, TreeChanged, TreeRow
 from app.generation import Reply
 from app.libraries import borrow, memory_library, own_library
 from app.moving import Moving
@@ -49,6 +50,7 @@ def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine |
             cache_type=options.cache_type,
         ),
         sampler=config.sampler,
+        speculate=config.speculate,
         autosave=config.autosave,
         incognito=options.no_save,
     )
@@ -209,6 +211,21 @@ class Chat:
     def last_reply(self) -> Reply | None:
         """The reply that was written last in this process: its ids, text and reason."""
         return self._core.last_reply
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The replies to the last message where ChatOptions asked for several; the first is the live one."""
+        return self._core.branches
+
+    def name_branch(self, index: int, name: str, *, force: bool = False) -> str:
+        """Name the place behind one of `branches`; gives its node's id. Raises NameTaken unless `force`, BadName."""
+        with self._core.working():
+            place = self._core.branches[index].place
+            if not place.settle() or place.node is None:
+                raise self._core.trouble
+            self._core.library.set_name(name, place.node.id, force=force)
+            self._core.emit(TreeChanged())
+            return place.node.id
 
     @property
     def dice_key(self) -> bytes:

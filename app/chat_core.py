@@ -32,6 +32,7 @@ from snapshots import ActionKind, DeadReply, Library, Node, StoreError
 from snapshots import Message as NewMessage
 
 if TYPE_CHECKING:
+    from app.branching import Branch
     from engine.sampler import SamplerSettings
 
 Emit = Callable[[Event], None]
@@ -52,6 +53,8 @@ class ChatOptions:
     autosave: bool = True
     incognito: bool = False
     template_date: str = ""
+    speculate: bool = True  # guess repetitions ahead where that is faster; changes no result
+    branches: int = 1  # replies to each message, each with dice of its own, computed together
     strict_model: bool = False  # another model than the savepoint's is an error instead of a new rendering
 
 
@@ -88,6 +91,7 @@ class Core:
         self.borrowed: dict[str, str] = {}  # incognito: copied node -> the node of the person's library
         self.started_at = ""
         self.last_reply: Reply | None = None
+        self.branches: tuple[Branch, ...] = ()
         self.dead: DeadReply | None = None
         self.requests = Requests()
         self.phase_lock = threading.Lock()
@@ -177,7 +181,8 @@ class Core:
         settings = settings or self.settings
         assert settings is not None
         raw = any(node.role == "raw" for node in self.place.path)
-        return Voice(self.engine, model, settings, self.dice if dice is None else dice, self.options.limit, raw)
+        dice_key = self.dice if dice is None else dice
+        return Voice(self.engine, model, settings, dice_key, self.options.limit, raw, self.options.speculate)
 
     # ---- moving -------------------------------------------------------------------------------------------------
 

@@ -14,13 +14,25 @@ import click
 
 from app.cli import OF_CHATS, json_option, model_options
 from app.errors import BadInput, TooLong
-from app.events import ContextFullOffer, Delta, Event, ModelReady, Notice, Progress, ReplyDone, Restored, TurnCommitted
-from app.terminal import ProgressLine, print_json, write_text
+from app.events import (
+    BranchDelta,
+    ContextFullOffer,
+    Delta,
+    Event,
+    ModelReady,
+    Notice,
+    Progress,
+    ReplyDone,
+    Restored,
+    TurnCommitted,
+)
+from app.terminal import BranchPrinter, ProgressLine, print_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.chat import Chat
+    from app.generation import Reply
 
 _SAMPLER_OPTIONS: tuple[tuple[tuple[str, ...], type, str], ...] = (
     (("--temp", "temperature"), float, "Temperature; 0 is greedy."),
@@ -61,6 +73,14 @@ def _sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-s", "--seed", type=int, metavar="N", help="Dice from a number: same seed, same text.")
 @click.option("--new-dice", is_flag=True, help="New dice instead of the savepoint's.")
 @click.option("-n", "--predict", type=click.IntRange(-1), metavar="N", help="Most tokens to write; -1: no limit.")
+@click.option(
+    "--branches", type=click.IntRange(1, 64), metavar="K", help="K replies at once, each with dice of its own."
+)
+@click.option(
+    "--speculate/--no-speculate",
+    default=None,
+    help="Guess repetitions ahead where that is faster; the text stays the same. [default: on]",
+)
 @click.option("-b", "--batch-size", type=click.IntRange(1), default=512, metavar="N", help="Tokens per prefill step.")
 @_sampler_options
 @json_option
@@ -71,11 +91,11 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
         raise click.UsageError("A PROMPT is needed ('-' reads stdin), or --at REF to continue.")
     from app.chat import Chat
 
-    listener = _Listener(as_json)
+    listener = _Listener(as_json, given["branches"] or 1)
     chat = Chat(listener, _options(save_name, given), model=given["model"], config=_config())
     try:
         with _interruptible(chat, listener):
-            _check_name(chat, save_name, force)
+            _check_names(chat, save_name, force, given["branches"] or 1)
             chat.start(given["at"], fresh=given["at"] is None)
             chat.load_model()
             listener.ready()
@@ -86,9 +106,9 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
             else:
                 chat.continue_reply(past_end=False)
         listener.done()
-        result = _result(chat, listener, given["at"] is not None)
+        result = _result(chat, listener, given["at"] is not None, given["branches"])
         try:
-            result["savepoint"], result["timings"]["save_s"] = _save(chat, save_name, force)
+            _save(chat, save_name, force, result)
         finally:
             if as_json:  # also where saving fails: the text is not lost with it
                 print_json(result)
@@ -145,6 +165,8 @@ def _options(save_name: str | None, given: dict[str, Any]) -> Any:
         window="run",
         moves_head=given["at"] is None,  # a script that goes on from a savepoint leaves people where they are
         incognito=save_name is None,
+        speculate=config.speculate if given["speculate"] is None else given["speculate"],
+        branches=given["branches"] or 1,
         strict_model=True,
     )
 
@@ -170,7 +192,7 @@ def _how_to_open(given: dict[str, Any], config: Any) -> tuple[Any, int | None]:
 class _Listener:
     """Writes what a chat reports, and remembers what the JSON result needs."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, branches: int) -> None:
         self.progress = ProgressLine()
         self.load_s = self.restore_s = 0.0
         self.restored: Restored | None = None
@@ -179,6 +201,7 @@ class _Listener:
         self.loading = True
         self._as_json = as_json
         self._wrote = ""
+        self._branches = BranchPrinter(branches)
         self._begin = time.perf_counter()
 
     def __call__(self, event: Event) -> None:
@@ -195,6 +218,10 @@ class _Listener:
             if not self._as_json:
                 write_text(event.text)
                 self._wrote = event.text
+        elif isinstance(event, BranchDelta):
+            self.progress.clear()
+            if not self._as_json:
+                self._branches.hear(event)
         elif isinstance(event, ReplyDone):
             self.reply = event
         elif isinstance(event, ContextFullOffer):
@@ -247,24 +274,46 @@ def _interruptible(chat: Chat, listener: _Listener) -> Iterator[None]:
             signal.signal(signal.SIGINT, old)
 
 
-def _check_name(chat: Chat, name: str | None, force: bool) -> None:
+def branch_names(name: str, branches: int) -> list[str]:
+    """NAME, NAME-2, NAME-3, …"""
+    return [name, *(f"{name}-{number}" for number in range(2, branches + 1))]
+
+
+def _check_names(chat: Chat, name: str | None, force: bool, branches: int) -> None:
     """Refuse a name before the model works for minutes."""
     if name is None:
         return
     from snapshots import NameTaken
     from snapshots.names import check_name
 
-    check_name(name)
-    taken = chat.labels().get(name)
-    if taken is not None and not force:
-        raise NameTaken(name, taken)
+    labels = chat.labels()
+    for each in branch_names(name, branches):
+        check_name(each)
+        taken = labels.get(each)
+        if taken is not None and not force:
+            raise NameTaken(each, taken)
 
 
-def _result(chat: Chat, listener: _Listener, restored: bool) -> dict[str, Any]:
-    """Make the JSON object of DESIGN §6."""
-    reply, done = chat.last_reply, listener.reply
+def _result(chat: Chat, listener: _Listener, restored: bool, branches: int | None) -> dict[str, Any]:
+    """Make the JSON object of DESIGN §6: with `branches` one that holds such an object for each."""
+    rung = listener.restored.rung if restored and listener.restored else None
+    if branches is None:
+        digest = chat.logits_digest() if chat.last_reply else None  # stopped in the prompt: of no place that is listed
+        return _one_result(listener, chat.last_reply, chat.status().tokens, rung, chat.dice_key, digest)
+    made = [
+        _one_result(listener, b.reply, b.session.position, rung, b.session.dice_key, b.session.logits_digest())
+        for b in chat.branches
+    ]
+    if not made and chat.last_reply is not None:  # a batch of one is a plain reply
+        made = [_result(chat, listener, restored, None)]
+    return {"branches": made}
+
+
+def _one_result(
+    listener: _Listener, reply: Reply | None, position: int, rung: str | None, dice_key: bytes, digest: str | None
+) -> dict[str, Any]:
+    done = listener.reply
     tokens = list(reply.tokens) if reply else []
-    position = chat.status().tokens
     prompt = position - len(tokens)
     stats = done.stats if done else None
     prefilled = (listener.restored.prefilled if listener.restored else 0) + (stats.prefilled_tokens if stats else 0)
@@ -278,9 +327,9 @@ def _result(chat: Chat, listener: _Listener, restored: bool) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "reused_tokens": prompt - prefilled,
         "prefilled_tokens": prefilled,
-        "restored_from": listener.restored.rung if restored and listener.restored else None,
-        "logits_digest": chat.logits_digest() if reply else None,  # stopped in the prompt: of no place that is listed
-        "rng": {"key": chat.dice_key.hex(), "position": position},
+        "restored_from": rung,
+        "logits_digest": digest,
+        "rng": {"key": dice_key.hex(), "position": position},
         "savepoint": None,
         "timings": {
             "load_s": round(listener.load_s, 6),
@@ -290,17 +339,27 @@ def _result(chat: Chat, listener: _Listener, restored: bool) -> dict[str, Any]:
             "save_s": 0.0,
             "prefill_tok_s": round(stats.prefill_tok_s, 3) if stats else 0.0,
             "decode_tok_s": round(len(tokens) / decode_s, 3) if decode_s > 0 else 0.0,
+            "drafted_tokens": reply.drafted if reply else 0,
+            "accepted_tokens": reply.accepted if reply else 0,
         },
     }
 
 
-def _save(chat: Chat, name: str | None, force: bool) -> tuple[dict[str, str] | None, float]:
-    """Name the result and wait until all of it is on disk."""
+def _save(chat: Chat, name: str | None, force: bool, result: dict[str, Any]) -> None:
+    """Name the result, or each branch of it, and wait until all of it is on disk; mutates `result`."""
     if name is None:
-        return None, 0.0
+        return
     begin = time.perf_counter()
-    chat.save(name, force=force)
+    made = result.get("branches", [result])
+    names = branch_names(name, len(made))
+    if chat.branches:
+        ids = [chat.name_branch(index, each, force=force) for index, each in enumerate(names)]
+    else:
+        chat.save(name, force=force)
+        ids = [chat.status().node_id or ""]
     if not chat.flush():
         raise BadInput(name, "could not be written in time")
-    node_id = chat.status().node_id
-    return {"id": node_id or "", "name": name}, round(time.perf_counter() - begin, 6)
+    save_s = round(time.perf_counter() - begin, 6)
+    for each, node_id, own in zip(names, ids, made, strict=False):
+        own["savepoint"] = {"id": node_id, "name": each}
+        own["timings"]["save_s"] = save_s

@@ -62,6 +62,7 @@ class Config:
     theme: str | None = None  # name of a Textual theme
     autosave: bool = True  # keep the state of every message on disk, not only its text
     quota: int | None = None  # most bytes of states on disk; default: the smaller of 10 GiB and a tenth of the disk
+    speculate: bool = True  # guess repetitions ahead where that is faster; changes no text
     sampler: dict[str, Any] = field(default_factory=dict)  # [sampler] temperature = 0.7, top_k = 20, ...
 
 
@@ -150,7 +151,8 @@ def _bytes(path: Path, value: object) -> int:
 
 def _checked(path: Path, name: str, value: object) -> Any:
     """Check one setting's type and give it as the dataclass holds it."""
-    wanted: dict[str, type] = {"model": str, "theme": str, "cache_type": str, "autosave": bool, "sampler": dict}
+    wanted: dict[str, type] = {"model": str, "theme": str, "cache_type": str, "sampler": dict}
+    wanted |= {"autosave": bool, "speculate": bool}
     if name == "quota":
         return _bytes(path, value)
     kind = wanted.get(name, int)

@@ -190,8 +190,13 @@ class Model(Protocol):
     ) -> int:
         """Feed tokens; give how many were really fed (fewer if cancelled between chunks)."""
 
-    def step(self, sessions: Sequence[Any], tokens: Sequence[int]) -> None:
-        """Feed one token to each session in one pass over the weights."""
+    def step(
+        self, sessions: Sequence[Any], tokens: Sequence[int], drafts: Sequence[Sequence[int]] | None = None
+    ) -> int:
+        """Feed one token to each session in one pass over the weights; give the rows that were computed.
+
+        `drafts` are guesses of what follows each token: they may be computed along, and change no result.
+        """
 
     def weights_digest(self) -> str:
         """The tensors' digest, computed again from the file; `state_fields["tensors"]` unless the file changed."""
@@ -204,6 +209,24 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Give the weights and threads back."""
+
+
+class Speculation(Protocol):
+    """Guesses what follows, for one reply; decides by what pays, never about results."""
+
+    @property
+    def drafted(self) -> int:
+        """Guesses that were computed along."""
+
+    @property
+    def accepted(self) -> int:
+        """Of these, such as came true."""
+
+    def draft(self, token: int, room: int) -> Sequence[int]:
+        """Give guesses of what follows `token`, which is fed next, `room` of them at most."""
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Learn what a step cost that computed so many rows."""
 
 
 class Engine(Protocol):
@@ -261,6 +284,12 @@ class Engine(Protocol):
         model: Model | None = None,
     ) -> list[int]:
         """Give the `count` best tokens behind `tokens` after the penalties, the best first; fewer where there are."""
+
+    def speculation(self, tokens: Sequence[int]) -> Speculation:
+        """Begin to guess behind `tokens`."""
+
+    def branch_dice(self, dice_key: bytes, index: int) -> bytes:
+        """Give the dice of a batch's branch; branch 0 has the key itself."""
 
     def new_dice(self) -> bytes:
         """Give fresh dice: 16 random bytes."""

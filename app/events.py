@@ -95,6 +95,8 @@ class ReplyStats:
     generated_tokens: int
     prefill_s: float
     decode_s: float
+    drafted_tokens: int = 0  # guessed and computed along
+    accepted_tokens: int = 0  # of these, such as were then chosen
 
     @property
     def decode_tok_s(self) -> float:
@@ -147,6 +149,15 @@ class Delta:
     """Text that the reply grew by: whole characters only."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class BranchDelta:
+    """Text that one of several replies grew by; `ended` with its last one."""
+
+    branch: int
+    text: str
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +241,7 @@ Event = (
     | TurnCommitted
     | ReplyStarted
     | Delta
+    | BranchDelta
     | ReplyDone
     | Saved
     | Restored

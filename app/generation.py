@@ -1,4 +1,4 @@
-"""The decode loop: logits → token → text, one token at a time, until something ends the reply.
+"""The decode loop: logits → token → text, one token at a time, until something ends the reply. One reply or several.
 
 Knows a session, a sampler and its dice; knows neither the tree nor the screen. What comes out is a pure function of the
 session's tokens, the settings and the dice key, because the token at position p uses the dice of position p alone.
@@ -53,12 +53,14 @@ class StopStrings:
 
 @dataclass
 class Reply:
-    """A reply being written. Mutated by `generate`; `tokens` are those that were sampled and fed."""
+    """A reply being written; `tokens` are those that were sampled and fed."""
 
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     stop: str = ""  # stop | length | cancelled, "" while it runs
     decode_s: float = 0.0
+    drafted: int = 0  # tokens that were guessed and computed along
+    accepted: int = 0  # of these, such as were then chosen
 
 
 @dataclass
@@ -88,64 +90,117 @@ class Decoding:
         return decoding
 
 
-def generate(
-    engine: Engine,
-    model: Model,
-    session: Session,
-    settings: SamplerSettings,
-    reply: Reply,
-    decoding: Decoding,
-    *,
-    limit: int | None = None,
-    cancel: Cancel = lambda: False,
-    on_text: Callable[[str], None] = lambda text: None,
-    between: Callable[[Reply], Reply] = lambda reply: reply,
-    first_token: int | None = None,
-) -> Reply:
-    """Sample and feed until an end-of-turn token, a stop string, `limit` tokens, a full context, or `cancel`.
+@dataclass
+class Writing:
+    """One session's reply in the making: `next_token` says what to feed, `fed` records that it was. Mutates session,
+    reply and decoding.
 
     `between(reply)` runs after every fed token and may hand back another Reply to go on with (a save in mid-reply ends
-    one node and begins the next). `first_token` overrides the first choice. Mutates session, reply and decoding; gives
-    the reply that was open at the end. Raises NonFiniteLogits.
+    one node and begins the next). `first_token` overrides the first choice.
     """
-    made = 0
-    begin = time.perf_counter()
-    while not reply.stop:
-        if cancel():
+
+    engine: Engine
+    model: Model
+    session: Session
+    settings: SamplerSettings
+    reply: Reply
+    decoding: Decoding
+    limit: int | None = None
+    on_text: Callable[[str], None] = lambda text: None
+    between: Callable[[Reply], Reply] = lambda reply: reply
+    first_token: int | None = None
+    on_end: Callable[[], None] = lambda: None
+    made: int = 0
+    begin: float = field(default_factory=time.perf_counter)
+
+    def next_token(self, cancelled: bool) -> int | None:
+        """Give the next token, or end the reply: by `cancelled`, limit, context, end-of-turn token or stop string."""
+        reply, session, model = self.reply, self.session, self.model
+        if cancelled:
             reply.stop = "cancelled"
-        elif (limit is not None and made >= limit) or session.position >= model.context_length:
+        elif (self.limit is not None and self.made >= self.limit) or session.position >= model.context_length:
             reply.stop = "length"
         if reply.stop:
-            break
-        if first_token is not None and made == 0:
-            token = first_token
-        else:
-            if session.logits is None:
-                raise RuntimeError("a session to generate from must have logits")
-            at = session.position
-            token = engine.sample(session.logits, session.tokens, settings, session.dice_key, at, model=model)
+            return None
+        token = self._choose()
         if model.tokenizer.is_end_of_turn(token):
             reply.stop = "stop"
-            break
-        shown, ended = decoding.stops.push(decoding.decoder.push(token))
-        _show(reply, shown, on_text)
+            return None
+        shown, ended = self.decoding.stops.push(self.decoding.decoder.push(token))
+        self._show(shown)
         if ended:
             # The token that completes a stop string is the reason, so like an end token it is neither listed nor fed.
             reply.stop = "stop"
-            break
-        model.step([session], [token])
-        reply.tokens.append(token)
-        made += 1
-        reply.decode_s = time.perf_counter() - begin
-        reply = between(reply)
-    # Bytes of an unfinished character stay with the decoder: going on later completes them, an end drops them.
-    _show(reply, decoding.stops.release(), on_text)
-    if reply.stop == "stop":
-        _show(reply, decoding.decoder.flush(), on_text)
-    return reply
+            return None
+        return token
+
+    def fed(self, token: int) -> None:
+        """Record a token that the session has taken."""
+        self.reply.tokens.append(token)
+        self.made += 1
+        self.reply.decode_s = time.perf_counter() - self.begin
+        self.reply = self.between(self.reply)
+
+    def finish(self) -> Reply:
+        """Show what was held back; give the reply that was open at the end."""
+        # Bytes of an unfinished character stay with the decoder: going on later completes them, an end drops them.
+        self._show(self.decoding.stops.release())
+        if self.reply.stop == "stop":
+            self._show(self.decoding.decoder.flush())
+        self.on_end()
+        return self.reply
+
+    def _choose(self) -> int:
+        session = self.session
+        if self.first_token is not None and self.made == 0:
+            return self.first_token
+        if session.logits is None:
+            raise RuntimeError("a session to generate from must have logits")
+        return self.engine.sample(
+            session.logits, session.tokens, self.settings, session.dice_key, session.position, model=self.model
+        )
+
+    def _show(self, text: str) -> None:
+        if text:
+            self.reply.text += text
+            self.on_text(text)
 
 
-def _show(reply: Reply, text: str, on_text: Callable[[str], None]) -> None:
-    if text:
-        reply.text += text
-        on_text(text)
+def generate(writing: Writing, cancel: Cancel = lambda: False, *, speculate: bool = False) -> Reply:
+    """Write one reply to its end; with `speculate` what was said before is guessed again where that is faster.
+
+    Raises NonFiniteLogits.
+    """
+    model, session = writing.model, writing.session
+    guesses = writing.engine.speculation(session.tokens) if speculate else None
+    while (token := writing.next_token(cancel())) is not None:
+        if guesses is None:
+            model.step([session], [token])
+        else:
+            left = model.context_length if writing.limit is None else writing.limit - writing.made - 1
+            draft = guesses.draft(token, left)
+            begin = time.perf_counter()
+            rows = model.step([session], [token], [draft])
+            guesses.took(rows, time.perf_counter() - begin)
+            writing.reply.drafted, writing.reply.accepted = guesses.drafted, guesses.accepted
+        writing.fed(token)
+    return writing.finish()
+
+
+def generate_together(writings: Sequence[Writing], cancel: Cancel = lambda: False) -> None:
+    """Write several replies, one token of each in a pass over the weights, to their ends; each becomes what it would
+    have become alone. One that ends leaves the others to go on. Raises NonFiniteLogits.
+    """
+    going = list(writings)
+    while going:
+        cancelled = cancel()
+        asked = [(writing, writing.next_token(cancelled)) for writing in going]
+        chosen = [(writing, token) for writing, token in asked if token is not None]
+        for writing, token in asked:
+            if token is None:
+                writing.finish()
+        going = [writing for writing, _ in chosen]
+        if going:
+            going[0].model.step([writing.session for writing in going], [token for _, token in chosen])
+        for writing, token in chosen:
+            writing.fed(token)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from app.engine_protocol import KVType, LoadProgress, Model, StreamDecoder
+from app.engine_protocol import KVType, LoadProgress, Model, Speculation, StreamDecoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,6 +126,18 @@ class LocalEngine:
         from engine.sampler import likeliest
 
         return likeliest(logits, tokens, settings, count, _breakers(model, settings))
+
+    def speculation(self, tokens: Sequence[int]) -> Speculation:
+        """Begin to guess behind `tokens`."""
+        from engine.speculation import Speculation as Lookup
+
+        return Lookup(tokens)
+
+    def branch_dice(self, dice_key: bytes, index: int) -> bytes:
+        """Give the dice of a batch's branch; branch 0 has the key itself."""
+        from engine.dice import branch_key
+
+        return branch_key(dice_key, index)
 
     def new_dice(self) -> bytes:
         """Give 16 random bytes."""

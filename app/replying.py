@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.engine_protocol import Engine, Model, Session
 from app.events import Delta, Event, Notice
-from app.generation import Decoding, Reply, generate
+from app.generation import Decoding, Reply, Writing, generate
 from app.place import UNSAVED, Place
 from app.savepoints import StateWriter
 from app.sentences import sentence
@@ -62,6 +62,7 @@ class Voice:
     dice_key: bytes
     limit: int | None = None  # most tokens to sample
     raw: bool = False  # no template, so none of its stop strings
+    speculate: bool = False  # guess what was said before, where that is faster: no result changes
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -131,6 +132,23 @@ class ReplyWriter:
         `before` are the ids of the same message in front of this reply's own. Gives the last node (None where nothing
         was added) and the reply that it holds. What was written before an error is committed, then it is raised.
         """
+        writing = self.begin(session, lambda text: self.emit(Delta(text)), reply, before, first_token)
+        try:
+            generate(writing, self.cancel, speculate=self.voice.speculate)
+        except BaseException:
+            self.crashed(writing)
+            raise
+        return self.end(writing, save=save)
+
+    def begin(
+        self,
+        session: Session,
+        on_text: Callable[[str], None],
+        reply: Reply | None = None,
+        before: Sequence[int] = (),
+        first_token: int | None = None,
+    ) -> Writing:
+        """Give what `generate` writes, with this writer's voice and journal; `end` or `crashed` commits it."""
         voice = self.voice
         reply = reply or Reply()
         session.dice_key = voice.dice_key
@@ -139,38 +157,38 @@ class ReplyWriter:
         previous = session.tokens[in_front] if in_front >= 0 else None
         decoding = Decoding.begin(voice.engine, voice.model, voice.stops, said, previous)
         limit = None if voice.limit is None else max(0, voice.limit - len(reply.tokens))
-        open_reply = [reply]
 
         def between(current: Reply) -> Reply:
             self._append(current)
-            if self.requests:
-                current = open_reply[0] = self._split(current, decoding, session)
-            return current
+            return self._split(current, decoding, session, on_text) if self.requests else current
 
-        try:
-            reply = generate(
-                voice.engine,
-                voice.model,
-                session,
-                voice.settings,
-                reply,
-                decoding,
-                limit=limit,
-                cancel=self.cancel,
-                on_text=lambda text: self.emit(Delta(text)),
-                between=between,
-                first_token=first_token,
-            )
-        except BaseException:
-            self._commit(open_reply[0], "crashed")
-            raise
+        return Writing(
+            voice.engine,
+            voice.model,
+            session,
+            voice.settings,
+            reply,
+            decoding,
+            limit=limit,
+            on_text=on_text,
+            between=between,
+            first_token=first_token,
+        )
+
+    def crashed(self, writing: Writing) -> None:
+        """Commit what was written in front of an error."""
+        self._commit(writing.reply, "crashed")
+
+    def end(self, writing: Writing, *, save: bool = True) -> tuple[Node | None, Reply]:
+        """Commit a reply that ended; give its node (None where nothing was added) and the reply."""
+        reply = writing.reply
         behind_reply = self.place.said is not None and self.place.said.role == "assistant"
         if not reply.tokens and (reply.stop != "stop" or (behind_reply and not reply.text)):
             self.drop_journal()
             return None, reply
         node = self._commit(reply, reply.stop)
         if save:
-            self.save_state(node, session)
+            self.save_state(node, writing.session)
         return node, reply
 
     def drop_journal(self) -> None:
@@ -199,12 +217,12 @@ class ReplyWriter:
             return
         self._journaled = len(reply.text)
 
-    def _split(self, reply: Reply, decoding: Decoding, session: Session) -> Reply:
+    def _split(self, reply: Reply, decoding: Decoding, session: Session, on_text: Callable[[str], None]) -> Reply:
         """End a node here for those who asked for a save, and begin its child."""
         held = decoding.stops.release()
         if held:
             reply.text += held
-            self.emit(Delta(held))
+            on_text(held)
         node = self._commit(reply, "saved")
         self.save_state(node, session)
         self.requests.serve(node)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from app import prompting, views
+from app.branching import write_branches
 from app.chat_core import Core
 from app.engine_protocol import Session
 from app.errors import Cancelled, NothingToDo
@@ -175,7 +176,7 @@ class Talking:
             limit = dead.start.extra.get("limit")
             limited = limit if isinstance(limit, int) else None
             raw = any(node.role == "raw" for node in core.place.path)
-            voice = Voice(core.engine, model, settings, dead.start.dice_key, limited, raw)
+            voice = Voice(core.engine, model, settings, dead.start.dice_key, limited, raw, core.options.speculate)
             core.settings, core.dice = settings, dead.start.dice_key
             self._answer(voice, adopted=(journal, dead))
 
@@ -300,7 +301,13 @@ class Talking:
         core.moves += 1
         core.last_reply = reply
         stats = ReplyStats(
-            reached.reused, reached.prefilled, writer.made, reached.prefill_s + reached.restore_s, reply.decode_s
+            reached.reused,
+            reached.prefilled,
+            writer.made,
+            reached.prefill_s + reached.restore_s,
+            reply.decode_s,
+            reply.drafted,
+            reply.accepted,
         )
         if last is None and reply.stop == "stop":
             core.notice("The model ends here at once: nothing was added.")
@@ -318,6 +325,9 @@ class Talking:
         with core.phase_lock:
             core.decoding = True
         try:
+            core.branches = ()
+            if core.options.branches > 1 and reply is None:
+                return write_branches(core, writer, session, before, first_token)
             return writer.write(session, reply=reply, before=before, first_token=first_token)
         except BaseException:
             core.bench.session = None  # a step that failed half-way may have left it between two tokens

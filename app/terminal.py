@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from app.events import Progress
+from app.events import BranchDelta, Progress
 from app.sentences import harmless, one_line
 
 _PHASES = {
@@ -90,3 +90,34 @@ class ProgressLine:
             sys.stderr.flush()
         self._shown = False
         self._begin = time.monotonic()
+
+
+class BranchPrinter:
+    """Prints several replies that grow together one behind the other, each as soon as those in front of it ended."""
+
+    def __init__(self, count: int) -> None:
+        self._waiting = [""] * count
+        self._ended = [False] * count
+        self._at = -1  # the one that is being printed
+
+    def hear(self, event: BranchDelta) -> None:
+        """Take in what one of them grew by."""
+        self._waiting[event.branch] += event.text
+        self._ended[event.branch] = event.ended
+        if self._at < 0:
+            self._open(0)
+        while self._at < len(self._waiting):
+            text, self._waiting[self._at] = self._waiting[self._at], ""
+            if text:
+                write_text(text)
+                self._line_ended = text.endswith("\n")
+            if not self._ended[self._at]:
+                return
+            if not self._line_ended:
+                write_text("\n")
+            self._open(self._at + 1)
+
+    def _open(self, branch: int) -> None:
+        self._at, self._line_ended = branch, True
+        if branch < len(self._waiting):
+            write_text(f"--- branch {branch + 1} of {len(self._waiting)} ---\n")

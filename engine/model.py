@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -145,26 +146,46 @@ class Model:
         done = 0
         while done < total and not (cancel is not None and cancel()):
             chunk = tokens[done : done + batch_size]
-            self._feed([session], [chunk])
+            self._feed([session], [chunk], [[]])
             done += len(chunk)
             if progress is not None:
                 progress(done, total)
         return done
 
-    def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> None:
+    def step(
+        self, sessions: Sequence[Session], tokens: Sequence[int], drafts: Sequence[Sequence[int]] | None = None
+    ) -> int:
         """Feed one token to each session in one pass over the weights; each gets what it would have got alone.
 
-        Mutates the sessions, which must be different ones. Raises ContextFull before anything is fed, NonFiniteLogits
-        for the first session whose logits are not numbers; then none of them has the token.
+        `drafts` are guesses of what will follow each token. They ride along in the same pass, and a later step whose
+        token was guessed right takes the result that is there already: the bits are those of a pass of its own, only
+        sooner. Gives the rows that were computed, 0 where all results were there. Mutates the sessions, which must be
+        different ones. Raises ContextFull before anything is fed, NonFiniteLogits for the first session whose logits
+        are not numbers; then none of them has the token.
         """
-        if len(set(map(id, sessions))) != len(sessions) or len(sessions) != len(tokens):
+        if len(sessions) != len(tokens) or len(set(map(id, sessions))) != len(sessions):
             raise ValueError("a step takes one token for each of several different sessions")
         for session in sessions:
             self._own(session)
             if session.position + 1 > self.context_length:
                 raise ContextFull(session.position, 1, self.context_length)
-        if sessions:
-            self._feed(sessions, [[t] for t in self._checked(tokens)])
+        ids = self._checked(tokens)
+        known = [session for session, token in zip(sessions, ids, strict=True) if session.guessed(token)]
+        rows = 0
+        if len(known) < len(sessions):
+            feed: list[Session] = []
+            feed_ids: list[list[int]] = []
+            ahead: list[list[int]] = []
+            for i, session in enumerate(sessions):
+                if session not in known:
+                    feed.append(session)
+                    feed_ids.append([ids[i]])
+                    room = self.context_length - session.position - 1
+                    ahead.append(self._checked(drafts[i])[:room] if drafts is not None and drafts[i] else [])
+            rows = self._feed(feed, feed_ids, ahead)
+        for session in known:
+            session.advance()
+        return rows
 
     def all_logits(self, tokens: Sequence[int]) -> Floats:
         """Logits behind every token, float32 (n, vocabulary). Raises ContextFull, NonFiniteLogits."""
@@ -210,21 +231,32 @@ class Model:
             raise ValueError(f"token ids must be in 0 to {self.vocabulary_size - 1}")
         return ids
 
-    def _feed(self, sessions: Sequence[Session], tokens: list[list[int]]) -> None:
-        """One pass: each session gets its tokens. Nothing is recorded if any session's logits are not numbers."""
+    def _feed(self, sessions: Sequence[Session], tokens: list[list[int]], drafts: list[list[int]]) -> int:
+        """One pass: each session gets its tokens, and keeps what comes out behind each token of its draft; gives rows.
+
+        Nothing is recorded if any session's logits are not numbers; those behind guesses may not be, they may be wrong.
+        """
         with self._lock:
-            runs, last, rows = [], [], 0
-            for session, ids in zip(sessions, tokens, strict=True):
-                session.make_room(len(ids))
-                runs.append(Run(session.position, len(ids), session.table_address))
-                rows += len(ids)
-                last.append(rows - 1)
-            logits, hidden = self._runner.run([t for ids in tokens for t in ids], runs, last)
-            finite = np.isfinite(logits).all(axis=1)
-            if not finite.all():
-                bad = int(np.argmin(finite))
-                raise NonFiniteLogits(sessions[bad].position + len(tokens[bad]))
+            runs: list[Run] = []
+            outputs: list[int] = []
+            fed: list[int] = []
+            for session, ids, draft in zip(sessions, tokens, drafts, strict=True):
+                fed += [*ids, *draft]
+                session.make_room(len(ids) + len(draft))
+                runs.append(Run(session.position, len(ids) + len(draft), session.table_address))
+                outputs += range(len(fed) - len(draft) - 1, len(fed))
+            logits, hidden = self._runner.run(fed, runs, outputs)
+            finite = [bool(np.isfinite(row).all()) for row in logits]
             logits.setflags(write=False)
             hidden.setflags(write=False)
-            for i, (session, ids) in enumerate(zip(sessions, tokens, strict=True)):
-                session.accept(ids, logits[i], hidden[i])
+            firsts = list(accumulate((1 + len(draft) for draft in drafts[:-1]), initial=0))
+            for session, ids, first in zip(sessions, tokens, firsts, strict=True):
+                if not finite[first]:
+                    raise NonFiniteLogits(session.position + len(ids))
+            for session, ids, draft, first in zip(sessions, tokens, drafts, firsts, strict=True):
+                session.accept(ids, logits[first], hidden[first])
+                good = next((i for i in range(len(draft)) if not finite[first + 1 + i]), len(draft))
+                session.foresee(
+                    [(draft[i], logits[first + 1 + i], hidden[first + 1 + i]) for i in range(good)],
+                )
+        return len(fed)

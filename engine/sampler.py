@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from engine import dice
 from engine.errors import NonFiniteLogits, SamplerError
+from engine.token_list import TokenList
 
 if TYPE_CHECKING:
     from engine.gguf import GGUF
@@ -273,6 +274,8 @@ class _Workspace(threading.local):
 
 def _last(tokens: Sequence[int], count: int) -> Ids:
     """The last `count` tokens; all for a negative count."""
+    if isinstance(tokens, TokenList):
+        return tokens.last(count)
     return np.array(tokens if count < 0 else tokens[max(0, len(tokens) - count) :], np.int64)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 
 from engine.errors import ContextFull
 from engine.kv import BLOCK, Bytes, KVChunk, KVLayout
+from engine.token_list import TokenList
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,7 +47,8 @@ class Session:
         # Addresses of the blocks, for the kernels.
         self._table = np.zeros(-(-context // BLOCK) + 1, np.int64)
         self._tail_is_own = False
-        self.tokens: list[int] = []
+        self._foreseen: deque[tuple[int, Floats, Floats]] = deque()
+        self.tokens = TokenList()
         self.logits: Floats | None = None
         self.hidden: Floats | None = None
         self.dice_key = dice_key
@@ -67,7 +71,7 @@ class Session:
     def fork(self) -> Session:
         """A session with the same past. Blocks are shared; whoever writes the tail first copies it."""
         other = Session(self._layout, self._context, self.dice_key)
-        other.tokens = self.tokens.copy()
+        other.tokens = self.tokens.fork()
         other._blocks = self._blocks.copy()
         other._table[:] = self._table
         other.logits, other.hidden = self.logits, self.hidden
@@ -80,7 +84,8 @@ class Session:
             raise ValueError(f"cannot truncate {self.position} tokens to {n}")
         if n == self.position:
             return
-        del self.tokens[n:]
+        self.tokens.truncate(n)
+        self._foreseen.clear()
         del self._blocks[-(-n // BLOCK) :]
         self._tail_is_own = False
         self.logits = self.hidden = None
@@ -94,7 +99,8 @@ class Session:
         position = self.position
         if position + count > self._context:
             raise ContextFull(position, count, self._context)
-        # A pass that failed or was interrupted left blocks behind that hold no recorded token.
+        # A pass that failed, was interrupted or guessed left blocks behind that hold no recorded token.
+        self._foreseen.clear()
         del self._blocks[-(-position // BLOCK) :]
         if position % BLOCK and not self._tail_is_own:
             self._set_block(position // BLOCK, self._blocks[-1].copy())
@@ -104,8 +110,21 @@ class Session:
 
     def accept(self, tokens: list[int], logits: Floats | None, hidden: Floats | None) -> None:
         """Record tokens whose keys and values now stand in the blocks, and what the model says behind them."""
-        self.tokens += tokens
+        self.tokens.extend(tokens)
         self.logits, self.hidden = logits, hidden
+
+    def foresee(self, results: Sequence[tuple[int, Floats, Floats]]) -> None:
+        """Keep what comes behind guessed tokens: (token, logits, hidden) in order, KV in the blocks behind the last."""
+        self._foreseen.extend(results)
+
+    def guessed(self, token: int) -> bool:
+        """Whether the result of feeding `token` is there already."""
+        return bool(self._foreseen) and self._foreseen[0][0] == token
+
+    def advance(self) -> None:
+        """Record the token that was guessed, and what the model says behind it."""
+        token, logits, hidden = self._foreseen.popleft()
+        self.accept([token], logits, hidden)
 
     def chunks(self, start: int) -> tuple[KVChunk, ...]:
         """Copies of the KV of the tokens [start, position), cut at block boundaries."""

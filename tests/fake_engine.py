@@ -173,12 +173,14 @@ class FakeModel:
                 progress(done, len(tokens))
         return done
 
-    def step(self, sessions, tokens):
+    def step(self, sessions, tokens, drafts=None):
+        """Takes guesses as a remote engine may: it has no use for them."""
         time.sleep(self.step_s)
         for session, token in zip(sessions, tokens, strict=True):
             if session.position + 1 > self.context_length:
                 raise ContextFull(session.position, 1, self.context_length)
             self._feed(session, [token])
+        return len(sessions)
 
     def _feed(self, session, tokens):
         session.tokens.extend(tokens)
@@ -278,6 +280,16 @@ class FakeEngine:
         from engine.sampler import likeliest
 
         return likeliest(logits, tokens, settings, count)
+
+    def speculation(self, tokens):
+        from engine.speculation import Speculation
+
+        return Speculation(tokens)
+
+    def branch_dice(self, dice_key, index):
+        from engine.dice import branch_key
+
+        return branch_key(dice_key, index)
 
     def new_dice(self):
         return secrets.token_bytes(16)

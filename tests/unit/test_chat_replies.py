@@ -71,11 +71,11 @@ def test_the_speed_of_a_finished_reply_counts_what_was_made_now(chats, monkeypat
     dying = chats(ChatOptions(limit=30, seed=5))
     real, left = type(dying.model).step, [20]
 
-    def step(self, sessions, tokens):
+    def step(self, sessions, tokens, drafts=None):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        real(self, sessions, tokens)
+        return real(self, sessions, tokens)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(dying.model), "step", step)

@@ -55,6 +55,7 @@ def test_json_is_the_documented_object(call):
     assert found["rng"]["position"] == found["prompt_tokens"] + 10
     assert set(found["timings"]) == {
         "load_s", "restore_s", "prefill_s", "decode_s", "save_s", "prefill_tok_s", "decode_tok_s",
+        "drafted_tokens", "accepted_tokens",
     }  # fmt: skip
 
 
