@@ -10,7 +10,7 @@ from typing import Any
 
 from app.engine_protocol import Engine, Model, Session
 from app.errors import OtherModel
-from app.generation import Decoding, Reply, generate
+from app.generation import Decoding, Reply, Writing, generate
 from app.importing import said_before
 from app.place import SETTINGS
 from app.replying import Voice
@@ -130,9 +130,9 @@ def _make(
         result.chosen += first is not None
     count = part.promised or 0
     ended = promised.stop == "stop"
-    reply = generate(
-        engine, model, session, settings, Reply(), decoding, limit=count + 1 if ended else count, first_token=first
-    )
+    limit = count + 1 if ended else count
+    writing = Writing(engine, model, session, settings, Reply(), decoding, limit, first_token=first)
+    reply = generate(writing, speculate=True)
     stop = reply.stop if ended or reply.stop == "stop" else promised.stop
     return _identified(promised, path, reply, stop)
 
