@@ -407,6 +407,18 @@ class Chat:
         """Make a branch whose prompt lacks the oldest `turns` turns (the original stays), and send a message there."""
         self._talking.drop_oldest_turns(turns, then_send)
 
+    def outside_changes(self) -> int:
+        """Give a number that differs after another process changed the library. Waits for nobody; any thread."""
+        return self._core.library.outside_changes()
+
+    def look_again(self) -> None:
+        """Forget what was read of the library: another process changed it."""
+        self._core.tree_stamp += 1
+
+    def back_up(self) -> bool:
+        """Make the library's daily copy where it is due. Raises StoreError."""
+        return self._own.back_up() if self._own is not None and not self._options.incognito else False
+
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is on disk; False after the timeout."""
         if self._core.place.path and not self._core.busy:

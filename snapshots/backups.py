@@ -11,8 +11,13 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from snapshots.files import Files
+from snapshots.errors import LibraryDamaged
+from snapshots.files import Files, typed
+
+if TYPE_CHECKING:
+    from snapshots.database import Database
 
 KEPT = 5
 DUE_S = 20 * 3600.0
@@ -23,6 +28,37 @@ _LIMIT = 1 << 40
 def folder(data_dir: Path) -> Path:
     """Where the copies lie."""
     return data_dir / "backups"
+
+
+def back_up(database: Database, data_dir: Path, files: Files, *, now: bool) -> bool:
+    """Make a copy where one is due, and check it. Raises StoreError; LibraryDamaged where the copy is not whole."""
+    if database.read_only is not None or str(database.path) == ":memory:" or not (now or is_due(data_dir, files)):
+        return False
+    try:
+        with database.read() as tx:
+            path = write(tx, data_dir, files)
+        problems = check_copy(path, files)
+        if problems:
+            files.unlink(path)
+            raise LibraryDamaged(problems[0], path=database.path)
+        rotate(data_dir, files)
+    except OSError as error:
+        raise typed(error, folder(data_dir)) from error
+    return True
+
+
+def check_copy(path: Path, files: Files) -> list[str]:
+    """What is wrong with a copy: [] for one that can be restored."""
+    from snapshots.tree_check import problems
+
+    try:
+        copy = read(path, files)
+    except (OSError, sqlite3.Error) as error:
+        return [f"{path.name} cannot be read: {error}"]
+    try:
+        return [problem.what for problem in problems(copy)]
+    finally:
+        copy.close()
 
 
 def listed(data_dir: Path, files: Files) -> list[Path]:

@@ -38,6 +38,7 @@ class Database:
         self._connection = connection
         self._guard = threading.RLock()
         self._commits = 0
+        self._seen = 0
 
     @classmethod
     def open(cls, data_dir: Path, files: Files | None = None) -> Database:
@@ -188,6 +189,20 @@ class Database:
         """Differs after any commit to the file, of this process or another one."""
         with self._guard, _typed_errors(self.path):
             return (self._pragma("data_version") << 32) + self._commits
+
+    def outside_changes(self) -> int:
+        """Differs after a commit of another process. Waits for nobody: while the library is busy, what it gave last."""
+        if not self._guard.acquire(blocking=False):
+            return self._seen
+        try:
+            if not self._connection.in_transaction:
+                with _typed_errors(self.path):
+                    self._seen = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        except StoreBusy:
+            pass
+        finally:
+            self._guard.release()
+        return self._seen
 
     def close(self) -> None:
         """Close the connection. Calling it twice is harmless."""

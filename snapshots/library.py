@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from snapshots import actions, heads, history, names, refs, tree
+from snapshots import actions, backups, heads, history, names, refs, tree
 from snapshots.database import Database
 from snapshots.errors import LibraryIsNewer
 from snapshots.exports import Exports
@@ -88,6 +88,17 @@ class Library(KeptFiles, Exports, Space):
     def changes(self) -> int:
         """A number that differs after any commit, of this process or another: poll it to know when to look again."""
         return self._db.changes()
+
+    def outside_changes(self) -> int:
+        """A number that differs after a commit of another process. Never waits: meant to be polled twice a second."""
+        return self._db.outside_changes()
+
+    def back_up(self, *, now: bool = False) -> bool:
+        """Copy tree.db where a day has passed since the last copy and something changed (`now`: in any case).
+
+        The copy is read and checked before the oldest of five is let go. Gives whether one was made. Raises StoreError.
+        """
+        return backups.back_up(self._db, self.data_dir, self._disk, now=now)
 
     # ------------------------------------------------------------------------------------------------ conversations
 

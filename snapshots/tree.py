@@ -142,12 +142,12 @@ def _is_hidden(row: tuple[Any, ...]) -> bool:
 
 def _node(row: tuple[Any, ...]) -> Node:
     """A row as a Node of the caller's own. Raises DamagedNode."""
-    found = _believe(row)
+    found = believe(row)
     return found._replace(sampler=dict(found.sampler))
 
 
 @functools.lru_cache(maxsize=1024)
-def _believe(row: tuple[Any, ...]) -> Node:
+def believe(row: tuple[Any, ...]) -> Node:
     """A row as a Node that gives its own id and whose digest holds; an equal row is checked once."""
     values = dict(zip(_COLUMNS, row[:-1], strict=True))
     try:
@@ -168,6 +168,11 @@ def _believe(row: tuple[Any, ...]) -> Node:
     if not whole:
         raise DamagedNode(found.id)
     return found
+
+
+def all_rows(tx: sqlite3.Connection) -> sqlite3.Cursor:
+    """Every node's row as `believe` takes it."""
+    return tx.execute(f"SELECT {_NODE} FROM nodes ORDER BY seq")
 
 
 def node(tx: sqlite3.Connection, node_id: str) -> Node:

@@ -41,6 +41,7 @@ from app.tui.status_line import StatusLine
 from app.tui.themes import theme_names
 from app.tui.transcript import Transcript
 from app.tui.tree_panel import TreePanel
+from app.tui.watcher import BackupFailed, LibraryChanged, Watcher
 
 Answer = TypeVar("Answer")
 NO_MODEL = "No model is open: /model FILE opens one."
@@ -73,6 +74,7 @@ class ChatScreen(Screen[None]):
         self.bridge = bridge
         self.options = options
         self.reactions = Reactions(self)
+        self.watcher = Watcher(chat, self.post_message)
         self.working = 0  # jobs, running or waiting
         self.talking = 0  # those of them that write a reply or open a model
         self.queue: list[str] = []
@@ -103,6 +105,19 @@ class ChatScreen(Screen[None]):
         if self.options.resume:
             self.run_deed("open")
         self.call_after_refresh(self.open_model, self.options.model)
+        self.watcher.start()
+
+    def on_unmount(self) -> None:
+        """Look no more."""
+        self.watcher.stop()
+
+    @on(LibraryChanged)
+    def _library_changed(self) -> None:
+        self.reactions.look_again()
+
+    @on(BackupFailed)
+    def _backup_failed(self, event: BackupFailed) -> None:
+        self.toast(event.sentence, "warning")
 
     # ---- jobs: calls of the chat in threads -----------------------------------------------------------------------
 

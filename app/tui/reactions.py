@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app import events
 from app.tui.figures import Progress
@@ -31,6 +32,16 @@ _PHASES = {
 }
 
 
+class _Seen(NamedTuple):
+    """What was read of the chat for one paint."""
+
+    messages: list[Shown]
+    pending: events.PendingReply | None
+    tree: list[events.TreeRow]
+    talks: list[events.ConversationRow]
+    status: events.Status
+
+
 class Reactions:
     """Keeps the screen in step with the chat. Lives on the event loop."""
 
@@ -46,6 +57,7 @@ class Reactions:
         self._stopped = False
         self._saved_node = ""  # the node whose state reached the disk last
         self._stale = False
+        self.reading = 0  # paints that wait for what they read
         self._talks: list[events.ConversationRow] = []
         self._talks_key: tuple[str | None, bool] | None = None
         self._place: str | None = None  # the node that is painted as the end
@@ -56,15 +68,35 @@ class Reactions:
 
     async def refresh(self, *, tree: bool = True) -> None:
         """Paint transcript, tree, header and status line from what the chat says now."""
-        screen, chat = self.screen, self.screen.chat
+        screen = self.screen
+        self._stale = self._stale and not tree
+        # Reading may wait for another process that commits: never on the event loop.
+        self.reading += 1
+        try:
+            seen = await asyncio.to_thread(self._read, tree)
+        finally:
+            self.reading -= 1
         if self._looking is None:
-            await screen.transcript.sync(self._messages())
-            await self._offer_pending()
+            await screen.transcript.sync(seen.messages)
+            await self._offer_pending(seen.pending)
             self._focus_wanted()
         if tree:
-            self._stale = False
-            screen.tree_panel.show(chat.tree(), self._conversations())
-        self._paint_status()
+            screen.tree_panel.show(seen.tree, seen.talks)
+        self._paint_status(seen.status)
+
+    def _read(self, tree: bool) -> _Seen:
+        """Read what a paint needs; runs in a thread."""
+        chat = self.screen.chat
+        pending = chat.pending_reply()
+        messages = self._messages(pending)
+        rows = chat.tree() if tree else []
+        return _Seen(messages, pending, rows, self._conversations() if tree else [], chat.status())
+
+    def look_again(self) -> None:
+        """Another process changed the library: what was read of it is read again."""
+        self._talks_key = None
+        self.screen.chat.look_again()
+        self.refresh_soon()
 
     def refresh_soon(self) -> None:
         """Paint everything once the events that came together are all heard."""
@@ -83,9 +115,8 @@ class Reactions:
             self._talks_key, self._talks = key, self.screen.chat.conversations()
         return self._talks
 
-    def _messages(self) -> list[Shown]:
+    def _messages(self, pending: events.PendingReply | None) -> list[Shown]:
         messages = self.screen.messages()
-        pending = self.screen.chat.pending_reply()
         if pending is None or not pending.tokens or self.writing:
             return messages
         turn = messages[-1].turn if messages else 0
@@ -100,10 +131,10 @@ class Reactions:
                 self.screen.focus_wanted = None
                 view.focus()
 
-    async def _offer_pending(self) -> None:
+    async def _offer_pending(self, found: events.PendingReply | None) -> None:
         """Offer to finish what a crash cut off, or to answer what was never answered; once for each place."""
         screen, chat = self.screen, self.screen.chat
-        pending = None if self.writing else chat.pending_reply()
+        pending = None if self.writing else found
         key = (pending.parent_id, pending.tokens) if pending else None
         if key == self._offered:
             return
@@ -122,9 +153,9 @@ class Reactions:
         self._pending_offer = Offer(sentence, yes, partial(screen.run_deed, "continue"), leave, no)
         await screen.transcript.make_offer(self._pending_offer)
 
-    def _paint_status(self) -> None:
+    def _paint_status(self, status: events.Status | None = None) -> None:
         self._status_at = monotonic()
-        screen, status = self.screen, self.screen.chat.status()
+        screen, status = self.screen, status or self.screen.chat.status()
         if status.model_name:
             screen.header.model = status.model_name
         screen.header.branch = status.label or ""
@@ -175,7 +206,9 @@ class Reactions:
         if node_id is None:
             await self.refresh(tree=False)
         else:
-            await transcript.sync(shown(self.screen.chat.transcript_of(node_id)))
+            messages = await asyncio.to_thread(self.screen.chat.transcript_of, node_id)
+            if node_id == self._looking and not self.writing:
+                await transcript.sync(shown(messages))
 
     # ---- talking --------------------------------------------------------------------------------------------------
 
@@ -285,7 +318,7 @@ class Reactions:
         self._first_token_at, self._first_token = monotonic(), screen.chat.status().tokens
         await screen.transcript.make_offer(None)
         if screen.transcript.last_id != PENDING:  # another reply to the same question: the old one makes room
-            await screen.transcript.sync(self._messages())
+            await screen.transcript.sync((await asyncio.to_thread(self._read, False)).messages)
         await screen.transcript.begin_reply(event.parent_id)
 
     async def _reply_done(self, event: events.ReplyDone) -> None:

@@ -67,7 +67,13 @@ class Stage:
 
     async def idle(self):
         """Wait until nothing works and everything is painted."""
-        await self.until(lambda: self.screen.working == 0 and not self.screen.queue, "all work to end")
+
+        def quiet():
+            return self.screen.working == 0 and not self.screen.queue and not self.screen.reactions.reading
+
+        for _ in range(2):  # what the last event brought is read in a thread before it is painted
+            await self.until(quiet, "all work to end")
+        await self.until(quiet, "all work to end")
 
     async def send(self, text):
         """Send a message and wait for the whole reply."""

@@ -1,0 +1,72 @@
+"""Looks twice a second whether another process changed the library, and once an hour whether a backup is due.
+
+A thread of its own: SQLite's locks are waited for here, never on the event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Thread
+
+from textual.message import Message
+
+from app.chat import Chat
+from app.sentences import sentence
+
+LOOK_S = 0.4
+BACKUP_AFTER_S = 5.0
+BACKUP_EVERY_S = 3600.0
+
+
+@dataclass
+class LibraryChanged(Message):
+    """Another process committed something."""
+
+
+@dataclass
+class BackupFailed(Message):
+    """The daily copy could not be made or is not whole; `sentence` says why."""
+
+    sentence: str
+
+
+class Watcher:
+    """Polls one chat's library until `stop`."""
+
+    def __init__(self, chat: Chat, post: Callable[[Message], object]) -> None:
+        self._chat, self._post = chat, post
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="library-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End looking; what runs ends by itself."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        try:
+            seen = self._chat.outside_changes()
+            backup_at = time.monotonic() + BACKUP_AFTER_S
+            while not self._stopped.wait(LOOK_S):
+                now = self._chat.outside_changes()
+                if now != seen:
+                    seen = now
+                    self._post(LibraryChanged())
+                if time.monotonic() > backup_at:
+                    backup_at = time.monotonic() + BACKUP_EVERY_S
+                    self._back_up()
+        except Exception:
+            if not self._stopped.is_set():  # a library that is closed ends the watch
+                self._stopped.set()
+
+    def _back_up(self) -> None:
+        try:
+            self._chat.back_up()
+        except Exception as error:
+            if not self._stopped.is_set():
+                self._post(BackupFailed(sentence(error)))

@@ -1,0 +1,88 @@
+"""The daily copy of tree.db: when it is due, that it is one whole moment, and that a bad one replaces nothing."""
+
+import os
+import sqlite3
+
+import pytest
+from faults.kit import FailingFiles, open_library, talk
+
+from snapshots import LibraryDamaged, StoreFull, backups
+from snapshots.files import Files
+
+DAY = 86400
+
+
+@pytest.fixture
+def library(tmp_path):
+    with open_library(tmp_path) as library:
+        chat = library.new_conversation("kept")
+        talk(library, chat.id, None, "hello")
+        yield library
+
+
+def copies(library):
+    return backups.listed(library.data_dir, Files())
+
+
+def age(library, seconds):
+    for path in copies(library):
+        facts = path.stat()
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns - seconds * 10**9))
+
+
+def test_a_copy_is_made_once_a_day_and_only_of_something_new(library):
+    assert library.back_up()
+    assert not library.back_up()
+    library.new_conversation("more")
+    assert not library.back_up()  # not a day yet
+    age(library, DAY)
+    assert library.back_up()
+    age(library, DAY)
+    assert not library.back_up()  # nothing was committed since
+    assert len(copies(library)) == 2
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_clock_that_is_wrong_by_years_stops_no_backup(library, years):
+    assert library.back_up()
+    age(library, years * 365 * DAY)
+    library.new_conversation("more")
+    assert library.back_up()
+
+
+def test_five_copies_are_kept_and_each_can_be_read(library):
+    for number in range(8):
+        library.new_conversation(str(number))
+        assert library.back_up(now=True)
+    found = copies(library)
+    assert len(found) == backups.KEPT == 5
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in found)
+    newest = backups.read(found[0], Files())
+    assert newest.execute("SELECT count(*) FROM conversations").fetchone() == (9,)
+    newest.close()
+    assert backups.check_copy(found[0], Files()) == []
+
+
+def test_a_copy_of_a_damaged_library_replaces_no_good_one(library):
+    assert library.back_up()
+    good = copies(library)
+    with sqlite3.connect(library.data_dir / "tree.db") as raw:
+        raw.execute("UPDATE nodes SET text = 'jello' WHERE role = 'user'")
+    with pytest.raises(LibraryDamaged):
+        library.back_up(now=True)
+    assert copies(library) == good
+
+
+@pytest.mark.parametrize("call", ["create", "write", "sync", "rename", "sync_dir"])
+def test_a_full_disk_leaves_no_half_copy(tmp_path, call):
+    files = FailingFiles({call}, 10**9)
+    with open_library(tmp_path, files) as library:
+        assert library.back_up()
+        files.at, files.sticky = files.count, True
+        library.new_conversation("more")
+        with pytest.raises(StoreFull):
+            library.back_up(now=True)
+        files.sticky, files.at = False, 10**9
+        for path in copies(library):
+            assert backups.check_copy(path, Files()) == []
+        assert [p for p in (tmp_path / "data" / "backups").iterdir() if p.suffix == ".new"] == []
