@@ -24,6 +24,7 @@ EXIT_CODES: dict[int, str] = {
     11: "verify found a difference, or nothing stored to compare with",
     12: "the model's logits are not numbers",
     13: "a file to import is no export of forkpoint, damaged, or does not say what it seems to",
+    14: "fsck found damage, or with --repair left some",
     130: "stopped with Ctrl+C",
 }
 
@@ -125,10 +126,12 @@ def sentence(error: BaseException) -> str:
         text = "The disk is full: the text is kept as far as it fits; free some space and save again."
     elif name == "StoreBusy":
         text = "Another forkpoint has been using the library for too long; try again."
+        if not e.get("waited_s"):
+            text = "Another forkpoint has the library open, or mends it; close it and try again."
     elif name in {"StoreReadOnly", "LibraryIsNewer"}:
         text = f"The library cannot be changed: {e.get('reason', 'it is read-only')}."
     elif name == "LibraryDamaged":
-        text = f"The library cannot be read: {error}."
+        text = f"The library is damaged: {error}; `forkpoint fsck --repair` mends it and keeps what it replaces."
     elif name == "BadExport":
         text = f"The file cannot be imported: {e['why']}."
     elif name == "DamagedNode":

@@ -39,16 +39,27 @@ class Database:
         self._guard = threading.RLock()
         self._commits = 0
         self._seen = 0
+        self._shared = -1  # the lock that tells a repair that somebody has the library open
 
     @classmethod
     def open(cls, data_dir: Path, files: Files | None = None) -> Database:
         """Open or make `tree.db` in `data_dir`. Raises LibraryDamaged, LibraryIsNewer, StoreError."""
         path, files = data_dir / "tree.db", files or Files()
         blocked = _touch(path, files)
+        shared = files.share(data_dir / "library.lock") if blocked is None else -1
+        if shared is None:
+            raise StoreBusy(0, path=path)
         mode = f"mode={'ro' if blocked else 'rw'}"
         if blocked is not None and not os.access(data_dir, os.W_OK) and not (data_dir / "tree.db-journal").exists():
             mode += "&immutable=1"  # nobody can write there: no lock is needed, and none could be had
-        return cls._connect(path, f"{path.absolute().as_uri()}?{mode}", blocked, files)
+        try:
+            database = cls._connect(path, f"{path.absolute().as_uri()}?{mode}", blocked, files)
+        except BaseException:
+            if shared >= 0:
+                files.close(shared)
+            raise
+        database._shared = shared
+        return database
 
     @classmethod
     def in_memory(cls) -> Database:
@@ -110,6 +121,8 @@ class Database:
             if self._pragma("user_version") != found:
                 return  # another process was faster
             if found == 0:
+                if backups.listed(self.path.parent, self.files):
+                    raise LibraryDamaged("tree.db is empty, but there are backups of it", path=self.path)
                 if tx.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
                 for statement in TABLES.split(";"):
@@ -208,6 +221,9 @@ class Database:
         """Close the connection. Calling it twice is harmless."""
         with self._guard:
             self._connection.close()
+            if self._shared >= 0:
+                self.files.close(self._shared)
+                self._shared = -1
 
 
 def upgrade(tx: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from snapshots.errors import StoreError, StoreFull, StoreReadOnly
@@ -125,6 +126,28 @@ class Files:
             parts.append(part)
             place += len(part)
         return b"".join(parts)
+
+    @contextlib.contextmanager
+    def alone(self, path: Path) -> Iterator[bool]:
+        """Hold a lock file alone; False where another process holds it. The file stays."""
+        fd = self.open_or_create(path)
+        try:
+            yield self.lock(fd)
+        finally:
+            self.close(fd)
+
+    def share(self, path: Path) -> int | None:
+        """Hold a lock file together with others until `close`; None where one holds it alone, -1 where none can be."""
+        try:
+            fd = self.open_or_create(path)
+        except OSError:
+            return -1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close(fd)
+            return None if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK) else -1
+        return fd
 
     def lock(self, fd: int) -> bool:
         """Take the kernel's exclusive lock on an open file without waiting; it ends with the process or `close`."""

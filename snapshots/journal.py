@@ -273,6 +273,11 @@ def _is_foreign(data: bytes) -> bool:
     return len(data) >= _HEAD.size and _HEAD.unpack_from(data)[:2] != (MAGIC, VERSION)
 
 
+def readable(journal_id: str, data: bytes) -> bool:
+    """Whether a journal's bytes hold a whole start, or are of another version, which is not for us to judge."""
+    return data[: len(MAGIC)] == MAGIC and (_is_foreign(data) or _parse(journal_id, data)[0] is not None)
+
+
 def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:
     """What a journal's bytes hold: the reply (None without a whole start), the size of its whole part, its digest."""
     head = data[: _HEAD.size]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snapshots import ids, quota
 from snapshots.errors import BadNode, StoreError
@@ -44,13 +43,19 @@ def node_states(tx: sqlite3.Connection, node_id: str) -> list[NodeState]:
         " FROM node_states WHERE node_id = ? ORDER BY created",
         (node_id,),
     )
-    found = []
-    for row in rows:
-        with contextlib.suppress(TypeError, ValueError):  # a damaged row may hold values of other types
-            state = NodeState(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
-            if row[0] == node_id and _row_digest(state) == row[7]:
-                found.append(state)
-    return found
+    return [_state(row) for row in rows if row[0] == node_id and is_whole(row)]
+
+
+def _state(row: tuple[Any, ...]) -> NodeState:
+    return NodeState(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
+
+
+def is_whole(row: tuple[Any, ...]) -> bool:
+    """Whether a row, digest last, agrees with its digest; a damaged one may hold values of other types."""
+    try:
+        return bool(_row_digest(_state(row)) == row[7])
+    except (TypeError, ValueError):
+        return False
 
 
 def save_state(

@@ -24,6 +24,8 @@ DAMAGED = "(damaged)"
 """What a list shows in place of a text that is not what was said."""
 _SEALED = seals.columns("nodes")
 _NODE = ", ".join((*_COLUMNS, "row_digest"))
+NODE_COLUMNS = _NODE
+"""The columns of a row that `believe` takes, in its order."""
 _QUALIFIED = ", ".join(f"n.{column}" for column in (*_COLUMNS, "row_digest"))
 
 

@@ -1,0 +1,169 @@
+"""fsck: finds every damage that can be made, mends it from what is whole and from backups, and throws no text away."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from faults.kit import open_library, save, state_files, talk
+from golden.make_library import build, told
+
+from snapshots import LibraryDamaged, StoreBusy
+from snapshots.fsck import fsck
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with open_library(tmp_path) as library:
+        build(library)
+    return tmp_path
+
+
+def check(folder, **options):
+    return fsck(folder / "data", folder / "cache", **options)
+
+
+def spoil(folder, *statements):
+    with sqlite3.connect(folder / "data" / "tree.db") as raw:
+        for statement in statements:
+            raw.execute(statement)
+
+
+def everything(folder):
+    with open_library(folder) as library:
+        return told(library)
+
+
+def test_a_whole_library_has_no_problems_and_a_repair_changes_nothing(folder):
+    before = (folder / "data" / "tree.db").read_bytes()
+    for repair in (False, True):
+        report = check(folder, repair=repair)
+        assert (report.problems, report.done, report.left) == ([], [], 0)
+        assert (report.messages, report.journals, report.state_files) == (10, 1, 6)
+    assert (folder / "data" / "tree.db").read_bytes() == before
+
+
+def test_with_a_backup_a_damaged_message_comes_back_and_nothing_else_changes(folder):
+    with open_library(folder) as library:
+        assert library.back_up(now=True)
+        talk(library, library.conversations()[0].id, None, "said after the backup")
+    before = everything(folder)
+    spoil(folder, "UPDATE nodes SET text = 'jello' WHERE text = 'why are there tides'")
+    assert {(p.where, p.what) for p in check(folder).problems} >= {("nodes", "does not give its own id")}
+    report = check(folder, repair=True)
+    assert report.left == 0
+    assert "1 messages came from a backup" in report.done
+    assert everything(folder) == before
+    assert check(folder).problems == []
+
+
+def test_without_a_backup_the_longest_valid_beginning_is_left_and_the_rest_is_kept_aside(folder):
+    spoil(folder, "UPDATE nodes SET text = 'jello' WHERE text = 'again as a pirate'")
+    report = check(folder, repair=True)
+    assert report.left == 0
+    assert "1 messages could not be placed: what is before them is damaged" in report.done
+    with open_library(folder) as library:
+        tides = next(c for c in library.conversations() if c.title == "Tides")
+        texts = [library.node(twig.id).text for twig in library.tree(tides.id)]
+        assert texts == ["Be brief.", "why are there tides", "WHY ARE THERE TIDES", "¡Otra vez! 🌊"]
+        assert library.start_position(window="first").node_id is not None
+        assert [s.name for s in library.savepoints()] == ["the moon"]
+    (kept,) = (folder / "data" / "damaged").iterdir()
+    raw = sqlite3.connect(kept)
+    assert raw.execute("SELECT count(*) FROM nodes WHERE text = 'AGAIN AS A PIRATE'").fetchone() == (1,)
+    raw.close()
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "torn", "no database", "zero page", "head"])
+def test_a_database_that_cannot_be_read_is_restored_from_the_newest_backup(folder, damage):
+    with open_library(folder) as library:
+        library.back_up(now=True)
+    before = everything(folder)
+    path = folder / "data" / "tree.db"
+    data = path.read_bytes()
+    made = {
+        "empty": b"",
+        "torn": data[: len(data) // 2],
+        "no database": b"x" * len(data),
+        "zero page": data[:4096] + bytes(4096) + data[8192:],
+        "head": bytes(100) + data[100:],
+    }
+    path.unlink() if damage == "gone" else path.write_bytes(made[damage])
+    if damage != "zero page":
+        with pytest.raises(LibraryDamaged):
+            open_library(folder)
+    report = check(folder, repair=True)
+    assert report.problems
+    assert report.left == 0
+    after = everything(folder)
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE labels SET node_id = 'ff' WHERE name = 'pirate'",
+        "UPDATE conversations SET title = 'x' WHERE title = 'Tides'",
+        "UPDATE settings SET value = 'x'",
+        "UPDATE actions SET detail = '{}'",
+        "UPDATE node_states SET logits_digest = 'x'",
+        "UPDATE nodes SET deleted = 1 WHERE role = 'system'",
+        "DELETE FROM conversations WHERE title = 'Tides'",
+        "DELETE FROM nodes WHERE role = 'system'",
+        "UPDATE nodes SET turn = 9 WHERE role = 'system'",
+    ],
+)
+def test_each_damaged_row_is_named_and_mended(folder, damage):
+    nodes = sum(len(t["paths"]) for t in everything(folder).values() if "paths" in t)
+    spoil(folder, damage)
+    report = check(folder)
+    assert report.problems
+    assert report.left == len(report.problems)
+    assert check(folder, repair=True).left == 0
+    assert check(folder).problems == []
+    after = sum(len(t["paths"]) for t in everything(folder).values() if "paths" in t)
+    assert after == nodes or "role = 'system'" in damage
+
+
+def test_damaged_state_files_and_journals_are_named_and_cleared(folder):
+    good = state_files(folder)
+    good[0].write_bytes(good[0].read_bytes()[:-1])
+    good[1].write_bytes(good[-1].read_bytes())
+    (folder / "data" / "journals" / ("0" * 32 + ".journal")).write_bytes(b"nothing")
+    assert {p.where for p in check(folder).problems} == {"states", "journals"}
+    assert check(folder, repair=True).left == 0
+    assert check(folder).problems == []
+    assert len(state_files(folder)) == len(good) - 2
+    with open_library(folder) as library:
+        for twig in library.tree(library.conversations()[0].id):
+            tokens = library.tokens(twig.id)
+            assert save(library, tokens, twig.id).complete
+
+
+def test_a_library_that_is_open_elsewhere_is_not_replaced(folder):
+    with open_library(folder):
+        spoil(folder, "UPDATE settings SET value = 'x'")
+        with pytest.raises(StoreBusy):
+            check(folder, repair=True)
+    assert check(folder, repair=True).left == 0
+
+
+def test_the_command_says_what_it_found_and_did(folder):
+    def run(*options):
+        command = [sys.executable, "-m", "app", "fsck", *options]
+        environment = {"FORKPOINT_DATA_DIR": str(folder / "data"), "FORKPOINT_CACHE_DIR": str(folder / "cache")}
+        import os
+
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+    assert run()[0] == 0
+    spoil(folder, "UPDATE labels SET node_id = 'ff' WHERE name = 'pirate'")
+    code, out = run("--json")
+    assert code == 14
+    assert {p["key"] for p in json.loads(out)["problems"]} == {"pirate"}
+    code, out = run("--repair")
+    assert (code, out.splitlines()[-1]) == (0, "10 messages, 1 journals, 6 state files: mended.")
+    assert run()[0] == 0
