@@ -60,12 +60,16 @@ def _conversation(row: tuple[Any, ...]) -> Conversation:
 
 
 def conversation(tx: sqlite3.Connection, conversation_id: str) -> Conversation:
-    """One that is not deleted. Raises UnknownConversation; LibraryDamaged where its row is broken."""
+    """One that is not deleted; without a title where its row is broken, for its messages stand. Raises
+    UnknownConversation; LibraryDamaged where SQLite gives another row than was asked for.
+    """
     row = tx.execute(f"SELECT {_CONVERSATION} FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
     if row is None:
         raise UnknownConversation(conversation_id)
-    if row[0] != conversation_id or not seals.whole("conversations", row):
+    if row[0] != conversation_id:
         raise LibraryDamaged(f"the row of conversation {conversation_id[:12]} is damaged")
+    if not seals.whole("conversations", row):
+        return Conversation(conversation_id, DAMAGED, 0.0, "", 0.0, None)
     if row[7] is not None:
         raise UnknownConversation(conversation_id)
     return _conversation(row)
