@@ -77,14 +77,16 @@ _COUNT = pytest.StashKey[int]()
 @pytest.fixture(scope="session")
 def model_file():
     """A function: the name of a small random-weight model -> its path, written once a session."""
-    from conformance import make_models
+    from conformance import family_models, make_models
 
     folder = _HOME / "models"
     folder.mkdir(exist_ok=True)
 
     def find(name):
         path = folder / f"{name}.gguf"
-        if not path.exists():
+        if not path.exists() and name in family_models.FAMILIES:
+            family_models.write(path, family_models.FAMILIES[name])
+        elif not path.exists():
             make_models.write(path, make_models.MODELS.get(name) or make_models.BITS[name])
         return path
 

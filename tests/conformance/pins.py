@@ -1,7 +1,8 @@
-"""Digests of logits, hidden state and KV for each tensor type and KV type (NUMERICS rule 13).
+"""Digests of logits, hidden state and KV for each tensor type, family and KV type (NUMERICS rule 13).
 
     python tests/conformance/pins.py            # print them as JSON
     python tests/conformance/pins.py --write    # the same, into pins.json: only with a new numerics version
+    python tests/conformance/pins.py --add NAME # pins of a new model, into pins.json beside the others
 
 The tokens go through prefill, chunks and steps in company, so that every kernel has its part in the digest.
 """
@@ -19,11 +20,11 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:
     sys.path.insert(0, str(HERE.parent))
 
-from conformance import make_models  # noqa: E402
+from conformance import family_models, make_models  # noqa: E402
 from conformance.walk import kv_digest, tracks  # noqa: E402
 
 KV_TYPES = ("f16", "q8_0")
-NAMES = (*make_models.BITS, "f32-head8", "f32-head64", "f32-head128")
+NAMES = (*make_models.BITS, "f32-head8", "f32-head64", "f32-head128", *family_models.FAMILIES)
 
 
 def pin(path, kv_type):
@@ -60,8 +61,11 @@ def pins(names=NAMES, kv_types=KV_TYPES):
     out = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            shape = make_models.BITS.get(name) or make_models.MODELS[name]
-            path = make_models.write(Path(folder) / f"{name}.gguf", shape)
+            path = Path(folder) / f"{name}.gguf"
+            if name in family_models.FAMILIES:
+                family_models.write(path, family_models.FAMILIES[name])
+            else:
+                make_models.write(path, make_models.BITS.get(name) or make_models.MODELS[name])
             for kv_type in kv_types:
                 out[f"{name}/{kv_type}"] = pin(path, kv_type)
     return out
@@ -70,6 +74,7 @@ def pins(names=NAMES, kv_types=KV_TYPES):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--add", action="store_true")
     parser.add_argument("names", nargs="*", default=NAMES)
     options = parser.parse_args()
     found = pins(options.names)
@@ -78,7 +83,10 @@ def main():
 
     text = json.dumps({"numerics": NUMERICS_VERSION, "pins": found}, indent=1)
     print(json.dumps({"target": target().label, **json.loads(text)}, indent=1))
-    if options.write:
+    if options.add:
+        kept = json.loads((HERE / "pins.json").read_text())
+        text = json.dumps({**kept, "pins": {**found, **kept["pins"]}}, indent=1)
+    if options.write or options.add:
         (HERE / "pins.json").write_text(text + "\n")
 
 

@@ -24,25 +24,13 @@ def goldens():
 
 
 @pytest.fixture(scope="module")
-def family_file(tmp_path_factory):
-    """A function: the name of a family's small model -> its path, written once."""
-    folder = tmp_path_factory.mktemp("families")
-
-    def find(name):
-        path = folder / f"{name}.gguf"
-        return path if path.exists() else family_models.write(path, family_models.FAMILIES[name])
-
-    return find
-
-
-@pytest.fixture(scope="module")
-def family_logits(family_file, open_model):
+def family_logits(model_file, open_model):
     """A function: the name -> the engine's float32 logits behind every token of the list, computed once."""
     known = {}
 
     def find(name):
         if name not in known:
-            known[name] = open_model(family_file(name), threads=2, context=CONTEXT).all_logits(TOKENS)
+            known[name] = open_model(model_file(name), threads=2, context=CONTEXT).all_logits(TOKENS)
         return known[name]
 
     return find
@@ -53,8 +41,8 @@ def rms(values):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_models_are_those_of_the_goldens(family_file, name):
-    path = family_file(name)
+def test_the_models_are_those_of_the_goldens(model_file, name):
+    path = model_file(name)
     assert digest(path) == GOLDENS["models"][name]["digest"], "run make_family_goldens.py again"
     assert path.stat().st_size <= 1 << 20
 
@@ -73,28 +61,28 @@ def test_the_best_token_is_llama_cpps_wherever_it_is_clearly_ahead(family_logits
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_are_as_near_to_float64_as_llama_cpps(family_file, family_logits, name):
-    exact = Dense.read(family_file(name), CONTEXT).logits(TOKENS)
+def test_logits_are_as_near_to_float64_as_llama_cpps(model_file, family_logits, name):
+    exact = Dense.read(model_file(name), CONTEXT).logits(TOKENS)
     assert rms(family_logits(name) - exact) <= 1.05 * GOLDENS["models"][name]["peer_rms_distance"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_rounding_of_keys_and_values_is_left(family_file, family_logits, name):
-    rounded = Dense.read(family_file(name), CONTEXT).logits(TOKENS, round_f16)
+def test_only_the_rounding_of_keys_and_values_is_left(model_file, family_logits, name):
+    rounded = Dense.read(model_file(name), CONTEXT).logits(TOKENS, round_f16)
     assert np.abs(family_logits(name) - rounded).max() <= 3e-4 * np.abs(rounded).max()
 
 
 @pytest.mark.parametrize(("context", "name"), [(256, "phi3"), (257, "phi3")])
-def test_the_declared_context_chooses_the_factors_of_longrope(family_file, open_model, context, name):
+def test_the_declared_context_chooses_the_factors_of_longrope(model_file, open_model, context, name):
     """Short factors up to the context that the model was first trained on, long ones above, whatever is fed."""
     tokens = TOKENS[:40]
-    ours = open_model(family_file(name), threads=2, context=context).all_logits(tokens)
-    rounded = Dense.read(family_file(name), context).logits(tokens, round_f16)
+    ours = open_model(model_file(name), threads=2, context=context).all_logits(tokens)
+    rounded = Dense.read(model_file(name), context).logits(tokens, round_f16)
     assert np.abs(ours - rounded).max() <= 3e-4 * np.abs(rounded).max()
 
 
-def test_contexts_with_other_factors_have_other_state_keys(family_file, open_model):
-    keys = [open_model(family_file("phi3"), threads=2, context=n).state_key for n in (128, 256, 257, 1024)]
+def test_contexts_with_other_factors_have_other_state_keys(model_file, open_model):
+    keys = [open_model(model_file("phi3"), threads=2, context=n).state_key for n in (128, 256, 257, 1024)]
     assert keys[0] == keys[1]
     assert keys[2] == keys[3]
     assert keys[0] != keys[2]

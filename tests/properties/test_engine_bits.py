@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from conformance.family_models import FAMILIES
 from conformance.make_models import BITS, MODELS
 from conformance.walk import Canon, walk
 from hypothesis import given, settings
@@ -24,6 +25,8 @@ MOVES = st.lists(
 )
 KINDS = [(kind, kv) for kind in BITS for kv in ("f16", "q8_0")]
 HEADS = [(name, "f16") for name in MODELS if name.startswith("f32")] + [("f32-head64", "q8_0"), ("f32-head128", "q8_0")]
+# Small windows, layers that do not rotate, norms of heads: every family, and one of each of these with lesser keys
+OF_FAMILIES = [(name, "f16") for name in FAMILIES] + [(name, "q8_0") for name in ("gemma3", "smollm3", "phi3")]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,14 @@ def test_any_road_gives_the_same_bytes(world, kind, kv_type, starts, moves):
 @settings(max_examples=15)
 @given(starts=STARTS, moves=MOVES)
 def test_any_head_size_and_grouping_gives_the_same_bytes(world, name, kv_type, starts, moves):
+    canon, models = world(name, kv_type)
+    walk(canon, models, starts, moves)
+
+
+@pytest.mark.parametrize(("name", "kv_type"), OF_FAMILIES)
+@settings(max_examples=10)
+@given(starts=STARTS, moves=MOVES)
+def test_any_family_gives_the_same_bytes(world, name, kv_type, starts, moves):
     canon, models = world(name, kv_type)
     walk(canon, models, starts, moves)
 
