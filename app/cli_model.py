@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from app.cli import OF_TOOLS, json_option, model_option, model_options
 from app.errors import BadInput
 from app.events import Progress
 from app.terminal import ProgressLine, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from engine.gguf import GGUF
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -45,7 +48,7 @@ def models_command(paths: tuple[Path, ...], as_json: bool) -> None:
         return
     shown = [
         (r["kind"], r["name"] or "", r.get("architecture", ""), r.get("types", ""), r.get("context_length", ""),
-         size(r["size_bytes"]) if "size_bytes" in r else "", r.get("error") or r["path"])
+         size(r["size_bytes"]) if "size_bytes" in r else "", r.get("error") or _with_reason(r))
         for r in rows
     ]  # fmt: skip
     print_table(("", "NAME", "ARCHITECTURE", "TYPES", "CONTEXT", "SIZE", "FILE"), shown)
@@ -90,9 +93,28 @@ def _facts(path: Path) -> dict[str, Any]:
             "types": ", ".join(name for name, _ in types.most_common()),
             "context_length": int(context) if isinstance(context, int) else None,
             "size_bytes": path.stat().st_size,
+            "unsupported": _unsupported(gguf),
         }
     finally:
         gguf.close()
+
+
+def _unsupported(gguf: GGUF) -> str | None:
+    """Why the engine would refuse the file, as far as its header tells."""
+    from engine.errors import EngineError, UnsupportedTensorType
+    from engine.hyperparameters import Hyperparameters
+    from engine.quants import SUPPORTED
+
+    try:
+        Hyperparameters.from_gguf(gguf)
+    except EngineError as error:
+        return str(error)
+    lacking = next((tensor for tensor in gguf.tensors.values() if tensor.type not in SUPPORTED), None)
+    return str(UnsupportedTensorType(lacking.name, lacking.type)) if lacking else None
+
+
+def _with_reason(row: dict[str, Any]) -> str:
+    return f"{row['path']}: {row['unsupported']}" if row.get("unsupported") else str(row["path"])
 
 
 def _read_text(text: str | None) -> str:

@@ -215,3 +215,16 @@ def test_models(call, shared_data):
     assert by_name["stories260K"]["architecture"] == "llama"
     assert by_name["stories260K"]["context_length"] == 512
     assert by_name["stories260K"]["types"] == "F32"
+
+
+def test_models_tells_which_file_would_be_refused(call, tmp_path):
+    from dataclasses import replace
+
+    from conformance.family_models import FAMILIES, write
+
+    write(tmp_path / "dense.gguf", FAMILIES["qwen2"])
+    write(tmp_path / "moe.gguf", replace(FAMILIES["qwen2"], keys={"expert_count": 4}))
+    rows = {Path(row["path"]).stem: row for row in json.loads(call("models", str(tmp_path), "--json")[1])}
+    assert rows["dense"]["unsupported"] is None
+    assert "qwen2.expert_count" in rows["moe"]["unsupported"]
+    assert "qwen2.expert_count" in call("models", str(tmp_path))[1]
