@@ -60,6 +60,7 @@ class Config:
     context: int | None = None  # context size in tokens; default: the model's own
     cache_type: KVType = "f16"  # how keys and values are kept: "f16" or "q8_0"
     theme: str | None = None  # name of a Textual theme
+    weights_cache: int | None = None  # GiB of disk for repacked weights, 0: none; default: 10, or a tenth of the disk
     autosave: bool = True  # keep the state of every message on disk, not only its text
     quota: int | None = None  # most bytes of states on disk; default: the smaller of 10 GiB and a tenth of the disk
     speculate: bool = True  # guess repetitions ahead where that is faster; changes no text
@@ -160,8 +161,9 @@ def _checked(path: Path, name: str, value: object) -> Any:
         raise ConfigError(path, name, f"must be of type {kind.__name__}")
     if name == "cache_type" and value not in get_args(KVType):
         raise ConfigError(path, name, f"must be one of {', '.join(get_args(KVType))}")
-    if isinstance(value, int) and kind is int and value < 1:
-        raise ConfigError(path, name, "must be at least 1")
+    least = 0 if name == "weights_cache" else 1
+    if isinstance(value, int) and kind is int and value < least:
+        raise ConfigError(path, name, f"must be at least {least}")
     if name in _MOST and isinstance(value, int) and value > _MOST[name]:
         raise ConfigError(path, name, f"must be at most {_MOST[name]}")
     if name == "model" and isinstance(value, str):

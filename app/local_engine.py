@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from app.config import load_config
 from app.engine_protocol import KVType, LoadProgress, Model, Speculation, StreamDecoder
 
 if TYPE_CHECKING:
@@ -48,7 +49,15 @@ class LocalEngine:
             progress("compile", 0, 1)
         import engine.model
 
-        model = engine.model.Model.open(path, context=context, kv_type=kv_type, threads=threads, progress=progress)
+        quota = load_config().weights_cache
+        model = engine.model.Model.open(
+            path,
+            context=context,
+            kv_type=kv_type,
+            threads=threads,
+            progress=progress,
+            weights_quota=None if quota is None else quota << 30,
+        )
         return cast(Model, model)
 
     def open_prompt(self, path: Path) -> Prompt:

@@ -50,6 +50,7 @@ _BY_TYPE: dict[str, int] = {
     "AmbiguousRef": 6,
     "BadName": 6,
     "NameTaken": 6,
+    "DamagedWeights": 11,
     "StateMismatch": 7,
     "OtherModel": 7,
     "ContextFull": 8,

@@ -118,6 +118,16 @@ class NonFiniteLogits(EngineError):  # noqa: N818
         super().__init__(f"The model gave logits that are not numbers at position {position}.")
 
 
+class DamagedWeights(EngineError):  # noqa: N818
+    """The repacked copy of a model's weights is not what was written."""
+
+    def __init__(self, path: str | Path):
+        self.path = str(path)
+        super().__init__(
+            f"The repacked copy of the weights, {shown(self.path)}, was damaged and is removed: start once more."
+        )
+
+
 class StateMismatch(EngineError):  # noqa: N818
     """A saved state belongs to something else; `field` names what differs."""
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from engine.cache_files import cache_root
 from engine.gguf import GGUF
-from engine.jit import cache_root
 
 _PIECE = 1 << 24
 

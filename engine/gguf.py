@@ -70,6 +70,19 @@ class GGUF:
             raise ValueError("the file is closed")
         return np.frombuffer(self._buffer, np.uint8, info.nbytes, info.offset)
 
+    def let_go(self, array: np.ndarray[Any, Any] | None = None) -> None:
+        """Tell the system that a view into the map, or all of it, is not read again soon; it may be, all the same."""
+        if self._buffer is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        page = mmap.PAGESIZE
+        begin, end = 0, len(self._buffer)
+        if array is not None:
+            base = np.frombuffer(self._buffer, np.uint8).ctypes.data
+            begin = -(-(array.ctypes.data - base) // page) * page
+            end = (array.ctypes.data - base + array.nbytes) // page * page
+        if begin < end:
+            self._buffer.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
     def text(self, key: str, default: str | None = None) -> str:
         """A string value. Without a default a missing key raises BadGGUF; a value of another type always does."""
         value = self._get(key, default)

@@ -16,15 +16,9 @@ from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
-import platformdirs
 
+from engine.cache_files import cache_root
 from engine.kernels.target import processor
-
-
-def cache_root() -> Path:
-    """The app's cache directory: `FORKPOINT_CACHE_DIR`, else the platform's."""
-    chosen = os.environ.get("FORKPOINT_CACHE_DIR")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("forkpoint", appauthor=False))
 
 
 @cache

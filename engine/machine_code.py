@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from engine.cache_files import only_ours
 from engine.kernels.target import target_machine
 
 _MAGIC = b"forkpoint machine code 1\n"
@@ -32,7 +32,7 @@ def read(path: Path, key: str) -> bytes | None:
     """The object file kept at `path` under `key`, or None where there is none that can be trusted."""
     try:
         with open(path, "rb") as file:
-            if not _only_ours(os.fstat(file.fileno())):
+            if not only_ours(os.fstat(file.fileno())):
                 return None
             data = file.read(_LARGEST)
     except OSError:
@@ -58,13 +58,6 @@ def write(path: Path, key: str, code: bytes) -> None:
 def _frame(code: bytes, key: str) -> bytes:
     name = hashlib.blake2b(key.encode(), digest_size=_DIGEST_BYTES).digest()
     return _MAGIC + hashlib.blake2b(code, digest_size=_DIGEST_BYTES, key=name).digest() + code
-
-
-def _only_ours(found: os.stat_result) -> bool:
-    """Whether nobody but this user and the system's can have written the file."""
-    if not hasattr(os, "geteuid"):
-        return True
-    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 class MachineCode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from engine.fingerprint import key_of, remembered_tensors_digest, tensors_digest
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
 from engine.kv import KVLayout, KVType
+from engine.packed import PackedWeights
 from engine.pool import ThreadPool, physical_cores
 from engine.sampler import SamplerSettings
 from engine.session import Session, SessionState
@@ -39,9 +41,17 @@ class Model:
     """One open model file. Its methods may be called from any thread; they run one at a time."""
 
     def __init__(
-        self, gguf: GGUF, weights: Weights, shape: Hyperparameters, context: int, kv_type: KVType, threads: int
+        self,
+        gguf: GGUF,
+        weights: Weights,
+        kept: PackedWeights,
+        shape: Hyperparameters,
+        context: int,
+        kv_type: KVType,
+        threads: int,
+        tensors: str,
     ):
-        self._gguf, self._shape, self._weights = gguf, shape, weights
+        self._gguf, self._shape, self._weights, self._kept = gguf, shape, weights, kept
         self._layout = KVLayout(shape, kv_type)
         self._pool = ThreadPool(threads)
         self._runner = Runner(shape, weights, self._layout, context, self._pool)
@@ -61,7 +71,7 @@ class Model:
         self.template = ChatTemplate.from_gguf(gguf, self.tokenizer)
         self.sampler_defaults = SamplerSettings.from_gguf(gguf)
         self.state_fields: dict[str, str] = {
-            "tensors": remembered_tensors_digest(gguf, threads),
+            "tensors": tensors,
             "architecture": gguf.architecture,
             "hyperparameters": json.dumps(shape.as_fields(), sort_keys=True),
             "kv_type": kv_type,
@@ -83,11 +93,13 @@ class Model:
         kv_type: KVType = "f16",
         threads: int | None = None,
         progress: Progress | None = None,
+        weights_quota: int | None = None,
     ) -> Model:
         """Map, check, compile and repack. `progress(phase, done, total)` with phases "read", "compile", "pack".
 
         context: tokens a session can hold; default the smaller of the trained context and 4096. threads: default the
-        physical cores. Raises EngineError; ValueError where an argument is out of range.
+        physical cores. weights_quota: bytes of disk for repacked weights of all models (engine/packed.py). Raises
+        EngineError; ValueError where an argument is out of range.
         """
         if threads is not None and not 1 <= threads <= _MOST_THREADS:
             raise ValueError(f"threads must be in 1 to {_MOST_THREADS}")
@@ -102,20 +114,27 @@ class Model:
             shape = shape.for_context(gguf, size)
             workers = threads if threads is not None else physical_cores()
             tell("read", 1, 1)
-            weights = load_weights(gguf, shape, workers, lambda done, total: tell("pack", done, total))
+            tensors = cache(lambda: remembered_tensors_digest(gguf, workers))
+            kept = PackedWeights(tensors, weights_quota)
+            weights = load_weights(gguf, shape, workers, lambda done, total: tell("pack", done, total), kept)
             compile_for(weights.kinds, kv_type, lambda done, total: tell("compile", done, total))
-            return cls(gguf, weights, shape, size, kv_type, workers)
+            return cls(gguf, weights, kept, shape, size, kv_type, workers, tensors())
         except EngineError:
             gguf.close()
             raise
 
     def weights_digest(self) -> str:
-        """The tensors' digest, computed again from the file; equal to state_fields["tensors"] if nothing changed it."""
+        """The tensors' digest, computed again from the file; equal to state_fields["tensors"] if nothing changed it.
+
+        Raises DamagedWeights where the repacked copy that is computed with is not what was written.
+        """
+        self._kept.check()
         return tensors_digest(self._gguf, self.threads)
 
     def close(self) -> None:
         """Let the threads end and the file go. Sessions must not be fed any more."""
         self._pool.close()
+        self._kept.finish()
         self._gguf.close()
 
     def new_session(self, dice_key: bytes = b"") -> Session:

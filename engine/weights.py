@@ -11,14 +11,11 @@ import numpy as np
 from engine.errors import BadTensor, MissingTensor, UnsupportedFeature, UnsupportedTensorType
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
+from engine.packed import LINE, Job, PackedWeights, places
 from engine.quants import GROUP, SUPPORTED, Bytes, Embedding, Floats
-from engine.repack import Matrix, packed_size, repack
+from engine.repack import Matrix, repack
 
-_LINE = 64  # bytes of a cache line
 LAYER_MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-
-
-Job = tuple[str, Bytes, int, int]  # type, (rows, bytes a row), rows, columns: what `repack` wants
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,13 @@ class Weights:
 
 
 def load_weights(
-    gguf: GGUF, shape: Hyperparameters, threads: int, progress: Callable[[int, int], None] | None = None
+    gguf: GGUF,
+    shape: Hyperparameters,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+    kept: PackedWeights | None = None,
 ) -> Weights:
-    """Check every tensor and repack the matrices; `progress(done, total)` counts matrices.
+    """Check every tensor; map the repacked matrices from `kept`, or repack them: `progress(done, total)` counts them.
 
     Raises MissingTensor, BadTensor (wrong shape), UnsupportedTensorType, UnsupportedFeature (a tensor that this forward
     pass would ignore).
@@ -79,12 +80,7 @@ def load_weights(
     jobs.append(reader.matrix(head, vocabulary, shape.dim))
     factors = _factors(reader, shape)
     reader.refuse_the_rest()
-    matrices: list[Matrix] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for matrix in pool.map(_repack_job, jobs, _arena(jobs)):
-            matrices.append(matrix)
-            if progress is not None:
-                progress(len(matrices), len(jobs))
+    matrices = _packed(gguf, jobs, threads, progress, kept)
     embedding = Embedding(kind, raw, shape.dim)
     return Weights(tuple(matrices), all_norms, head_norms, post_norms, biases, factors, embedding)
 
@@ -120,6 +116,29 @@ def _factors(reader: _Reader, shape: Hyperparameters) -> Floats | None:
     return found
 
 
+def _packed(
+    gguf: GGUF,
+    jobs: Sequence[Job],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+    kept: PackedWeights | None,
+) -> list[Matrix]:
+    """The matrices, mapped where they are kept, else repacked, and then kept."""
+    found = kept.find(jobs) if kept is not None else None
+    if found is not None:
+        return found
+    matrices: list[Matrix] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for job, matrix in zip(jobs, pool.map(_repack_job, jobs, _arena(jobs)), strict=True):
+            matrices.append(matrix)
+            gguf.let_go(job[1])
+            if progress is not None:
+                progress(len(matrices), len(jobs))
+    if kept is not None:
+        kept.keep(matrices)
+    return matrices
+
+
 def _repack_job(job: Job, out: Bytes) -> Matrix:
     kind, raw, rows, columns = job
     return repack(kind, raw, rows, columns, out)
@@ -127,18 +146,10 @@ def _repack_job(job: Job, out: Bytes) -> Matrix:
 
 def _arena(jobs: Sequence[Job]) -> list[Bytes]:
     """Room for every matrix in one piece of memory, which NumPy asks huge pages for (see CHANGELOG)."""
-    ends, at = [], 0
-    for kind, _, rows, columns in jobs:
-        groups, _, group_bytes = packed_size(kind, rows, columns)
-        ends.append((at, at + groups * group_bytes))
-        at = _aligned(at + groups * group_bytes)
-    memory = np.empty(at + _LINE, np.uint8)
-    first = -memory.ctypes.data % _LINE
+    ends, size = places(jobs)
+    memory = np.empty(size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
     return [memory[first + a : first + b] for a, b in ends]
-
-
-def _aligned(n: int) -> int:
-    return -(-n // _LINE) * _LINE
 
 
 def _vocabulary(gguf: GGUF) -> int:

@@ -17,6 +17,7 @@ MADE = [
     (errors.BadTensor, {"tensor": "output.weight", "why": "it overlaps another tensor"}),
     (errors.ContextFull, {"position": 500, "wanted": 20, "context": 512}),
     (errors.NonFiniteLogits, {"position": 7}),
+    (errors.DamagedWeights, {"path": "a.packed"}),
     (errors.StateMismatch, {"field": "tensors", "have": "aa", "want": "bb"}),
     (errors.SamplerError, {"field": "top_p", "value": 3, "why": "it must be between 0 and 1"}),
     (errors.TemplateError, {"why": "roles must alternate"}),
