@@ -28,7 +28,7 @@ from app.saved_model import SavedModel, how_to_open, saved_model
 from app.starting import LAST_MODEL, model_file, whole_path
 from app.talking import Talking
 from app.workbench import ModelOptions
-from snapshots import Library, UnknownConversation, UnknownNode
+from snapshots import Hit, Library, UnknownConversation, UnknownNode
 
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
@@ -162,6 +162,10 @@ class Chat:
     def labels(self) -> dict[str, str]:
         """Give every name of the library and the id of the node that it points to."""
         return {s.name: s.node_id for s in self._core.library.savepoints()}
+
+    def find(self, text: str) -> list[Hit]:
+        """Give messages of the whole library that hold all words of a text, newest first."""
+        return self._core.library.find(text)
 
     def siblings(self, node_id: str) -> list[Message]:
         """Give the alternatives of a message, itself included, in order of creation."""

@@ -219,6 +219,53 @@ def undo_command(as_json: bool) -> None:
     print_json(plain(action)) if as_json else print_line(f"Undone: {action.kind}.")
 
 
+@click.command("find", context_settings=_SETTINGS)
+@click.argument("text")
+@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N")
+@json_option
+def find_command(text: str, limit: int, as_json: bool) -> None:
+    """Find messages that hold all words of TEXT, newest first; savepoints and conversations called so come before."""
+    with _reading() as library:
+        hits = library.find(text, limit) if library is not None else []
+    if as_json:
+        print_json([plain(hit) for hit in hits])
+    elif not hits:
+        print_line(f"Nothing holds “{text}”.")
+    else:
+        rows = [(h.node_id[:8], h.turn, h.n_tokens, f"★ {h.name}" if h.name else h.role, h.text) for h in hits]
+        print_table(("ID", "TURN", "TOKENS", "WHO", "TEXT"), rows)
+
+
+@click.command("diff", context_settings=_SETTINGS)
+@click.argument("a")
+@click.argument("b")
+@json_option
+def diff_command(a: str, b: str, as_json: bool) -> None:
+    """Show where the savepoints A and B part, and what each says from there on."""
+    from app.savepoints import common_length
+
+    with in_library(a) as library:
+        paths = [library.path(library.resolve(ref).node.id) for ref in (a, b)]
+        shared = common_length([n.id for n in paths[0]], [n.id for n in paths[1]])
+        tokens = common_length(*(library.tokens(path[-1].id) for path in paths))
+    last = paths[0][shared - 1] if shared else None
+    if as_json:
+        sides = [[node_row(n, (), ()) for n in path[shared:]] for path in paths]
+        at = {"id": last.id, "turn": last.turn, "n_tokens": last.n_tokens} if last is not None else None
+        print_json({"common": at, "common_tokens": tokens, "a": sides[0], "b": sides[1]})
+        return
+    if last is None:
+        print_line(f"{a} and {b} have no message in common; their first {tokens} tokens are the same.")
+    else:
+        print_line(f"{a} and {b} part behind {last.id[:8]} (t{last.turn}), {tokens} tokens are the same.")
+    for ref, path in zip((a, b), paths, strict=True):
+        print_line(f"──── {ref} · {path[-1].id[:8]} · {path[-1].n_tokens} tokens ────")
+        for node in path[shared:]:
+            if node.text:
+                sign = {"user": "❯ ", "raw": "❯ ", "system": "# "}.get(node.role, "")
+                write_text(sign + node.text + "\n")
+
+
 @click.command("stats", context_settings=_SETTINGS)
 @click.argument("ref", required=False)
 @json_option

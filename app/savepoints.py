@@ -56,8 +56,8 @@ def model_info(model: Model) -> ModelInfo:
     )
 
 
-def common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix of two token lists."""
+def common_length(a: Sequence[object], b: Sequence[object]) -> int:
+    """Length of the longest common prefix of two lists, of tokens say."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:
         return n
@@ -210,7 +210,7 @@ class _Save:
 
 @dataclass(frozen=True)
 class _Count:
-    """Count what the states take, and make room where it is too much."""
+    """Count what the states take, make room where it is too much, and let the search index catch up."""
 
 
 class StateWriter:
@@ -311,6 +311,8 @@ class StateWriter:
 
         try:
             eviction = self._library.make_room(written)
+            if not written:
+                self._library.index_text()
         except (StoreError, OSError):
             return  # room is made with the next save; what cannot be read now is complained about where it matters
         if eviction is not None and eviction.files and not self._told_of_room:

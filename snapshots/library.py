@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from snapshots import actions, backups, heads, history, names, refs, tree
+from snapshots import actions, backups, find, heads, history, names, refs, tree
 from snapshots.database import Database
 from snapshots.errors import LibraryIsNewer
 from snapshots.exports import Exports
@@ -20,6 +20,7 @@ from snapshots.records import (
     Conversation,
     Glance,
     HeadMove,
+    Hit,
     Message,
     ModelInfo,
     Node,
@@ -203,6 +204,14 @@ class Library(KeptFiles, Exports, Space):
         """
         with self._db.read() as tx:
             return refs.turn_back(tx, node_id, turns)
+
+    def find(self, text: str, limit: int = 50) -> list[Hit]:
+        """Messages that hold all words of a text, newest first; savepoints and conversations called so come before."""
+        return find.find(self._db, text, limit)
+
+    def index_text(self) -> None:
+        """Let the full-text index catch up, in the background say: the next search need not."""
+        find.catch_up(self._db)
 
     def delete(self, node_id: str, *, window: str = "") -> Action:
         """Hide a node and all behind it, undoably; a head inside moves to the nearest node that is left."""

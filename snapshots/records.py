@@ -285,6 +285,18 @@ class Stats(NamedTuple):
     bundle_bytes: int
 
 
+class Hit(NamedTuple):
+    """What a search found: a message, with the part of its text that shows why; `name` is a name or title that fits."""
+
+    node_id: str
+    conversation_id: str
+    role: Role
+    turn: int
+    n_tokens: int
+    text: str
+    name: str
+
+
 class Eviction(NamedTuple):
     """What was removed: files, their bytes, and how many states are no longer whole."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,6 +126,24 @@ async def import_file(screen: ChatScreen, argument: str) -> None:
     file = argument or await screen.ask(AskName("Import", "The exported file to read."))
     if file:
         screen.job(partial(screen.chat.import_file, Path(file)))
+
+
+@deed("find")
+async def find(screen: ChatScreen, argument: str) -> None:
+    """Search all conversations; Enter goes to what was found."""
+    text = argument or await screen.ask(AskName("Find", "Words that the message holds.")) or ""
+    if not text:
+        return
+    hits = await asyncio.to_thread(screen.chat.find, text)
+    if not hits:
+        screen.toast(f"Nothing holds “{plain(text)}”.")
+        return
+    picks = [
+        Pick(hit.node_id, one_line(hit.name or hit.text, 70), f"t{hit.turn}", "★" if hit.name else "❯") for hit in hits
+    ]
+    chosen = await screen.ask(Picker(f"Find “{one_line(text, 30)}”", picks, hint="Enter goes there · Esc closes"))
+    if chosen:
+        screen.job(partial(screen.chat.restore, chosen))
 
 
 @deed("tree")

@@ -1,0 +1,161 @@
+"""Builds a large library and prints how long it takes to open, list, search, commit and save. Asserts nothing.
+
+python tests/bench/library_scale.py FOLDER [--conversations 2000] [--messages 50] [--long 131072]
+"""
+
+import argparse
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from snapshots import BLOCK, Chunk, Library, Message, NodeState, names, states, tree  # noqa: E402
+
+WORDS = (ROOT / "README.md").read_text(encoding="utf-8").lower().split()
+KEY = "5ca1ab1e" * 8
+
+
+def build(folder, conversations, messages):
+    """Conversations that fork here and there, with a name on every hundredth message."""
+    dice, begin = random.Random(7), time.perf_counter()
+    with Library.open(folder / "data", folder / "cache") as library:
+        for number in range(conversations):
+            chat = library.new_conversation(" ".join(dice.choices(WORDS, k=4)))
+            with library._db.write() as tx:
+                path = []
+                for at in range(messages):
+                    parent = dice.choice(path) if path and dice.random() < 0.1 else path[-1] if path else None
+                    role = "assistant" if at % 2 else "user"
+                    text = " ".join(dice.choices(WORDS, k=40))
+                    tokens = tuple(dice.randrange(32000) for _ in range(60))
+                    made = Message(role, text, tokens, stop="stop", sampler={"temperature": 0.8}, dice_key=b"d" * 16)
+                    node, _ = tree.put_node(tx, chat.id, parent, made, KEY)
+                    states.put_state(tx, NodeState(node.id, KEY, node.n_tokens, "0" * 64, True, 9, 1.0))
+                    path.append(node.id)
+                    if (number * messages + at) % 100 == 0:
+                        names.put(tx, f"place {number} {at}", node.id)
+                tx.execute("UPDATE conversations SET head_id = ? WHERE id = ?", (path[-1], chat.id))
+    return time.perf_counter() - begin
+
+
+def timed(call, times=9):
+    """The median of some calls, in ms; the first is thrown away."""
+    call()
+    found = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        found.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(found)
+
+
+def look(folder):
+    def show(what, ms):
+        print(f"{what:<58} {ms:8.1f} ms", flush=True)
+
+    def opened():
+        Library.open(folder / "data", folder / "cache").close()
+
+    show("open", timed(opened))
+    with Library.open(folder / "data", folder / "cache") as library:
+        begin = time.perf_counter()
+        library.index_text()
+        show("index all text, once", 1e3 * (time.perf_counter() - begin))
+        chats = library.conversations()
+        show("list conversations", timed(library.conversations))
+        show("list savepoints", timed(library.savepoints))
+        show("tree of one conversation", timed(lambda: library.tree(chats[0].id)))
+        show("find two words", timed(lambda: library.find("message savepoint")))
+        show("find a word's beginning", timed(lambda: library.find("conversat")))
+        show("find what nothing holds", timed(lambda: library.find("xyzzy plugh")))
+        show("resolve a name", timed(lambda: library.resolve("place 0 0")))
+        numbers = iter(range(10**6))
+        head = chats[0].head_id
+
+        def commit():
+            library.add_node(chats[0].id, head, Message("user", f"number {next(numbers)}", (1, 2, 3)))
+
+        show("commit a message", timed(commit, 25))
+    for command in (["list"], ["find", "message savepoint"]):
+        call = [sys.executable, "-m", "app", *command, "--json"]
+        env = {"FORKPOINT_DATA_DIR": str(folder / "data"), "FORKPOINT_CACHE_DIR": str(folder / "cache")}
+        env |= {"FORKPOINT_CONFIG_DIR": str(folder / "config"), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+        run = lambda call=call, env=env: subprocess.run(call, env=env, check=True, stdout=subprocess.DEVNULL)
+        show(f"forkpoint {' '.join(command)}, the whole process", timed(run, 3))
+
+
+def state(tokens, start, width=256):
+    """Chunks of pseudo-random halves for tokens from `start` on."""
+    dice, found = np.random.default_rng(1), []
+    while start < len(tokens):
+        stop = min(len(tokens), start - start % BLOCK + BLOCK)
+        found.append(Chunk(start, stop, {"k": dice.standard_normal((width, stop - start)).astype("f2")}))
+        start = stop
+    return found
+
+
+def long_conversation(folder, length):
+    """Saving the next turn behind many tokens, and 21 forks behind one long prefix."""
+    shutil.rmtree(folder / "long", ignore_errors=True)
+    logits = np.zeros(32000, "f4")
+    with Library.open(folder / "long" / "data", folder / "long" / "cache") as library:
+        chat = library.new_conversation()
+        dice = random.Random(1)
+        tokens, parent = [], None
+        for size in (2048, length):
+            more = tuple(dice.randrange(32000) for _ in range(size - len(tokens)))
+            parent = library.add_node(chat.id, parent, Message("raw", f"{size}", more)).id
+            tokens += more
+            library.save_state(parent, KEY, tokens, state(tokens, library.save_from(KEY, tokens)), logits=logits)
+            found = []
+            for turn in range(6):
+                node = library.add_node(chat.id, parent, Message("raw", f"{size} {turn}", tuple(range(200 + turn))))
+                whole = [*tokens, *range(200 + turn)]
+                begin = time.perf_counter()
+                start = library.save_from(KEY, whole)
+                library.save_state(node.id, KEY, whole, state(whole, start), logits=logits)
+                found.append(1e3 * (time.perf_counter() - begin))
+            print(f"{f'save a turn of 200 tokens behind {size}':<58} {statistics.median(found):8.1f} ms", flush=True)
+            prefix = timed(lambda: library.longest_prefix(KEY, tokens))
+            print(f"{f'longest stored prefix of {size} tokens':<58} {prefix:8.1f} ms", flush=True)
+    shutil.rmtree(folder / "long", ignore_errors=True)
+    with Library.open(folder / "long" / "data", folder / "long" / "cache") as library:
+        prefix = [dice.randrange(32000) for _ in range(4096)]
+        library.save_state(None, KEY, prefix, state(prefix, 0), logits=logits)
+        one = library.stats().bundle_bytes
+        for branch in range(21):
+            whole = [*prefix, *(branch * 40 + n for n in range(40))]
+            library.save_state(None, KEY, whole, state(whole, len(prefix)), logits=logits)
+        own = 21 * 40 * 256 * 2
+        print(
+            f"21 forks of 40 tokens behind 4096: {library.stats().bundle_bytes / (one + own):.2f} x (one + own tokens)"
+        )
+    shutil.rmtree(folder / "long", ignore_errors=True)
+
+
+def main():
+    reader = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    reader.add_argument("folder", type=Path)
+    reader.add_argument("--conversations", type=int, default=2000)
+    reader.add_argument("--messages", type=int, default=50)
+    reader.add_argument("--long", type=int, default=131_072)
+    options = reader.parse_args()
+    if not (options.folder / "data" / "tree.db").exists():
+        seconds = build(options.folder, options.conversations, options.messages)
+        print(f"{options.conversations} conversations of {options.messages} messages, made in {seconds:.0f} s")
+    size = (options.folder / "data" / "tree.db").stat().st_size
+    print(f"tree.db: {size / 1e6:.0f} MB")
+    look(options.folder)
+    long_conversation(options.folder, options.long)
+
+
+if __name__ == "__main__":
+    main()
