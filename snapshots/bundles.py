@@ -7,12 +7,14 @@ Any file here may vanish or rot at any moment: that ends a prefix, it is never a
 from __future__ import annotations
 
 import errno
+import itertools
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from snapshots import segment
 from snapshots.errors import DamagedFile, StoreError
@@ -27,7 +29,18 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _ATTEMPTS = 3
 _THREADS = 2
+_TRUSTED = 4
+_LOOKED_AT = 128  # files of a trusted list that a save looks at
 _LARGE = 1 << 18  # bytes of a segment
+
+
+class _Trust(NamedTuple):
+    """Whole blocks that were verified, and what their directories looked like: while that is so, they are there."""
+
+    head: bytes
+    links: list[bytes]
+    pieces: list[Piece]
+    directories: tuple[tuple[str, int, int], ...]
 
 
 class Bundles:
@@ -38,6 +51,8 @@ class Bundles:
         self._files = files
         self._saving = threading.Lock()
         self._known: dict[Path, tuple[int, ...]] = {}
+        self._trusted: dict[str, _Trust] = {}
+        self._looked = 0
         self._writer = Writer(cache_dir / LAYOUT, data_dir / "locks", files)
         self._writer.clean()
 
@@ -109,9 +124,11 @@ class Bundles:
         return count, size
 
     def _walk(
-        self, chain: Chain, use: Callable[[Chain, Piece], _T], threads: int = 1
+        self, chain: Chain, use: Callable[[Chain, Piece], _T], threads: int = 1, known: Sequence[Piece] = ()
     ) -> tuple[list[tuple[Piece, _T]], set[Path]]:
         """`use` every piece of the longest prefix; a piece that it cannot use is gone round, where others can serve.
+
+        Those in `known`, whole blocks from the beginning on, are passed over.
 
         Returns the pieces with what `use` made of them, and the paths that are damaged (not those that are missing).
         """
@@ -119,8 +136,8 @@ class Bundles:
         bad: set[Path] = set()
         gone: set[Path] = set()
         while True:
-            plan = chain.plan(bad | gone)
-            todo = [piece for piece in plan if piece.path not in results]
+            plan = chain.plan(bad | gone, known=known)
+            todo = [piece for piece in plan[len(known) :] if piece.path not in results]
             failed = False
             for piece, (result, error) in zip(todo, self._each(chain, todo, use, threads), strict=True):
                 if error is None:
@@ -130,7 +147,7 @@ class Bundles:
                     (gone if isinstance(error, FileNotFoundError) else bad).add(piece.path)
                     failed = True
             if not failed:
-                return [(piece, results[piece.path]) for piece in plan], bad
+                return [(piece, results[piece.path]) for piece in plan[len(known) :]], bad
 
     def _each(
         self, chain: Chain, pieces: list[Piece], use: Callable[[Chain, Piece], _T], threads: int
@@ -187,8 +204,11 @@ class Bundles:
 
     def save_from(self, state_key: str, tokens: Sequence[int]) -> int:
         """The first token whose chunk `save` wants: what is before it is on disk and whole."""
-        found, _ = self._walk(Chain(self._cache_dir, state_key, tokens), self._verify)
-        covered = found[-1][0].stop if found else 0
+        chain = Chain(self._cache_dir, state_key, tokens)
+        known = self._trusted_of(chain)
+        found, _ = self._walk(chain, self._verify, known=known)
+        self._trust(chain, [*known, *(piece for piece, _ in found)])
+        covered = found[-1][0].stop if found else BLOCK * len(known)
         block = covered - covered % BLOCK
         return block if covered < len(tokens) and block + BLOCK <= len(tokens) else covered
 
@@ -216,7 +236,8 @@ class Bundles:
                         raise typed(error, chain.directory) from error
                 except OSError as error:
                     raise typed(error, chain.directory) from error
-        plan = chain.plan()
+        plan = chain.plan(known=self._trusted_of(chain, written=True))
+        self._trust(chain, plan)
         covered = plan[-1].stop if plan else 0
         complete = covered == len(tokens) and (logits is not None or not tokens)
         written, reused, healed, size = counts
@@ -233,8 +254,9 @@ class Bundles:
         dice_key: bytes,
     ) -> tuple[int, int, int, int]:
         """One try: (segments written, reused, healed, bytes written)."""
-        found, bad = self._walk(chain, self._verify)
-        covered = found[-1][0].stop if found else 0
+        known = self._trusted_of(chain)
+        found, bad = self._walk(chain, self._verify, known=known)
+        covered = found[-1][0].stop if found else BLOCK * len(known)
         written = reused = healed = 0
         with self._writer.batch() as batch:
             todo: list[tuple[Piece, Chunk]] = []
@@ -257,6 +279,45 @@ class Bundles:
             if signature is not None:
                 self._known[path] = signature
         return written, reused, healed, batch.size
+
+    def _trusted_of(self, chain: Chain, *, written: bool = False) -> list[Piece]:
+        """The blocks of a chain that were verified before and whose directories nobody touched since.
+
+        `written`: this process did, just now, in a save that began with the same question. So the next turn of a long
+        conversation takes a look at 256 directories, not at thousands of files.
+        """
+        trust = self._trusted.get(chain.state_key)
+        if trust is None or not (written or self._directories(chain) == trust.directories):
+            return []
+        pieces = trust.pieces[: chain.resume(trust.head, trust.links)]
+        # A file that was changed in its place changes no directory: all of a short list are looked at, of a long one
+        # some at a time.
+        self._looked = (self._looked + _LOOKED_AT) % max(1, len(pieces))
+        some = range(len(pieces)) if len(pieces) <= _LOOKED_AT else range(self._looked, self._looked + _LOOKED_AT)
+        for at in () if written else some:
+            path = pieces[at % len(pieces)].path
+            if self._known.get(path) != self._files.signature(path):
+                self._trusted.pop(chain.state_key)
+                return []
+        return pieces
+
+    def _trust(self, chain: Chain, pieces: Sequence[Piece]) -> None:
+        whole = list(itertools.takewhile(lambda piece: piece.stop - piece.start == BLOCK, pieces))
+        head, links = chain.head(len(whole))
+        self._trusted.pop(chain.state_key, None)
+        self._trusted[chain.state_key] = _Trust(head, links, whole, self._directories(chain))
+        while len(self._trusted) > _TRUSTED:
+            self._trusted.pop(next(iter(self._trusted)))
+
+    @staticmethod
+    def _directories(chain: Chain) -> tuple[tuple[str, int, int], ...]:
+        """What changes when a file of this state key comes or goes."""
+        try:
+            with os.scandir(chain.directory) as entries:
+                facts = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        except OSError:
+            return ()
+        return tuple(sorted((name, stat.st_ino, stat.st_mtime_ns) for name, stat in facts))
 
     def _is_whole(self, chain: Chain, piece: Piece, bad: set[Path]) -> bool:
         """Whether this very file is there and whole; a damaged one is noted in `bad`."""

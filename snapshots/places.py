@@ -46,6 +46,27 @@ class Chain:
         self.directory = cache_dir / LAYOUT / blake2b(state_key.encode(), digest_size=16).hexdigest()
         self._links = [blake2b(b"forkpoint chain 1\0" + state_key.encode(), digest_size=32).digest()]
 
+    def head(self, blocks: int) -> tuple[bytes, list[bytes]]:
+        """The bytes of the first blocks' tokens and the links that follow from them, for `resume`."""
+        self._link(blocks)
+        return self._bytes[: 4 * BLOCK * blocks], self._links[: blocks + 1]
+
+    def resume(self, head: bytes, links: list[bytes]) -> int:
+        """Take the links of the blocks that another list has in common with this one; gives how many those are."""
+        blocks = len(head) // (4 * BLOCK)
+        if not self._bytes.startswith(head):
+            low = 0
+            while low < blocks:  # the number of blocks that are the same: what is equal is equal from the beginning on
+                middle = (low + blocks + 1) // 2
+                if self._bytes[: 4 * BLOCK * middle] == head[: 4 * BLOCK * middle]:
+                    low = middle
+                else:
+                    blocks = middle - 1
+            blocks = low
+        if blocks >= len(self._links):
+            self._links = links[: blocks + 1]
+        return blocks
+
     def _link(self, block: int) -> bytes:
         """The link at the start of a block, over all blocks before it."""
         while len(self._links) <= block:
@@ -70,10 +91,15 @@ class Chain:
         name = self.at(self.n_tokens)
         return self.directory / name[:2] / f"{name}.fin"
 
-    def plan(self, bad: Collection[Path] = (), exists: Callable[[str], bool] = _is_there) -> list[Piece]:
-        """Pieces on disk that cover the longest prefix without a gap, as few as can be. Looks at names only."""
-        pieces: list[Piece] = []
-        for start in range(0, self.n_tokens, BLOCK):
+    def plan(
+        self, bad: Collection[Path] = (), exists: Callable[[str], bool] = _is_there, known: Sequence[Piece] = ()
+    ) -> list[Piece]:
+        """Pieces on disk that cover the longest prefix without a gap, as few as can be. Looks at names only.
+
+        `known` are whole blocks from the beginning on that need not be looked for.
+        """
+        pieces = list(known)
+        for start in range(BLOCK * len(pieces), self.n_tokens, BLOCK):
             stop = min(start + BLOCK, self.n_tokens)
             found = self._cover(start, stop, bad, exists)
             pieces += found

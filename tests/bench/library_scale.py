@@ -4,6 +4,7 @@ python tests/bench/library_scale.py FOLDER [--conversations 2000] [--messages 50
 """
 
 import argparse
+import functools
 import random
 import shutil
 import statistics
@@ -124,7 +125,7 @@ def long_conversation(folder, length):
                 library.save_state(node.id, KEY, whole, state(whole, start), logits=logits)
                 found.append(1e3 * (time.perf_counter() - begin))
             print(f"{f'save a turn of 200 tokens behind {size}':<58} {statistics.median(found):8.1f} ms", flush=True)
-            prefix = timed(lambda: library.longest_prefix(KEY, tokens))
+            prefix = timed(functools.partial(library.longest_prefix, KEY, tokens))
             print(f"{f'longest stored prefix of {size} tokens':<58} {prefix:8.1f} ms", flush=True)
     shutil.rmtree(folder / "long", ignore_errors=True)
     with Library.open(folder / "long" / "data", folder / "long" / "cache") as library:
