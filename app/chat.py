@@ -144,11 +144,13 @@ class Chat:
 
     def transcript(self) -> list[Message]:
         """Give the messages from the root to the live position, oldest first; system messages included."""
-        return views.messages(self._core.library, self._core.place.path, self._core.place.cut)
+        core = self._core
+        return views.messages(core.library, core.place.path, core.place.cut, core.thinking_tokens)
 
     def transcript_of(self, node_id: str) -> list[Message]:
         """Give the messages from the root to any node, for previews: nothing is restored."""
-        return views.messages(self._core.library, self._core.library.path(node_id))
+        core = self._core
+        return views.messages(core.library, core.library.path(node_id), thinking=core.thinking_tokens)
 
     def tree(self) -> list[TreeRow]:
         """Give every node of this conversation, depth first."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app import views
+from app import thinking, views
 from app.engine_protocol import Engine
 from app.errors import OtherModel
 from app.events import (
@@ -103,6 +103,7 @@ class Core:
         self._depth = 0
         self._cancel = threading.Event()
         self._troubled = ""
+        self._thinking: dict[str, int] = {}  # tokens of thinking by node
         self.trouble: Exception = StoreError("The conversation could not be written to the library.")
 
     # ---- who works ----------------------------------------------------------------------------------------------
@@ -350,7 +351,16 @@ class Core:
 
     def view(self, node: Node) -> Message:
         """Give the last node of the path as screens show it."""
-        return views.messages(self.library, self.place.path)[-1]
+        return views.messages(self.library, self.place.path, thinking=self.thinking_tokens)[-1]
+
+    def thinking_tokens(self, node: Node) -> int | None:
+        """Count the thinking of a reply; None where it has none, or no model is open that can read its tokens."""
+        model = self.bench.model
+        if thinking.parted(node.text).thinking is None or model is None or node.prompt_key != model.prompt_key:
+            return None
+        if node.id not in self._thinking:
+            self._thinking[node.id] = thinking.count_tokens(model.tokenizer, node.tokens)
+        return self._thinking[node.id]
 
     def notice(self, text: str, severity: str = "information") -> None:
         """Say one sentence."""

@@ -99,6 +99,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("regen", "Another reply to the same message, with new dice", "Replies", "", "", (), ("r",)),
     Command("edit", "Change a message and send it again as a branch", "Replies", "", "", (), ("e",)),
     Command("continue", "Go on with the reply where it stopped", "Replies"),
+    Command("thinking", "Fold or unfold what the reply thought in front of its answer", "Replies", "", "", (), ("t",)),
     Command("copy", "Copy the reply to the clipboard", "Replies", "", "", (), ("y",)),
     Command(
         "previous-sibling",

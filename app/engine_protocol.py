@@ -88,6 +88,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Give the text of ids."""
 
+    def token_bytes(self, token: int) -> bytes:
+        """Give the bytes that an id puts into text."""
+
     def is_end_of_turn(self, token: int) -> bool:
         """Tell whether the id ends a turn."""
 

@@ -30,6 +30,7 @@ class Message:
     sibling_ids: tuple[str, ...]  # all of them, this one included
     labels: tuple[str, ...]  # names that point here
     continues: bool  # an assistant node behind an assistant node: shown as one message with it
+    thinking_tokens: int | None = None  # how many of its own tokens are thinking; None where nobody knows
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class ReplyStarted:
     parent_id: str
     reused: int
     prefilled: int
+    thinking: bool = False  # the prompt opened a thinking section: the reply begins inside of it
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from app.engine_protocol import Model
 from app.place import Past, Place
 from app.savepoints import common_length
+from app.thinking import count_tokens, parted
 
 ROOM_LEFT = 0.75  # a branch without the oldest turns begins with at most this share of the context
 
@@ -20,6 +21,7 @@ class TurnPlan:
     keep: int
     tokens: tuple[int, ...]
     dropped: int
+    thinking: int = 0  # how many of the dropped ones are thinking that the template leaves out
 
     @property
     def length(self) -> int:
@@ -90,15 +92,27 @@ def _plan(
             keep = common_length(tokens, ids)
             return TurnPlan(keep, tuple(ids[keep:]), len(tokens) - keep)
     known = [() if p.role != "assistant" or not readable else p.tokens for p in history]
-    ids = _rendered(model, messages, [(), *known] if system else known, day)
+    ids, text = _rendered(model, messages, [(), *known] if system else known, day)
     keep = common_length(tokens, ids) if readable else 0
-    return TurnPlan(keep, tuple(ids[keep:]), len(tokens) - keep)
+    thinking = _dropped_thinking(model, history, text, keep) if readable else 0
+    return TurnPlan(keep, tuple(ids[keep:]), len(tokens) - keep, thinking)
+
+
+def _dropped_thinking(model: Any, history: Sequence[Past], text: str, keep: int) -> int:
+    """Count the thinking of replies that stand behind `keep` now and is not in the history's new `text`."""
+    dropped = 0
+    for past in history:
+        thought = parted(past.text).thinking if past.role == "assistant" and past.end > keep else None
+        if thought and thought.strip() not in text:
+            before = max(0, keep - (past.end - len(past.tokens)))
+            dropped += max(0, count_tokens(model.tokenizer, past.tokens) - before)
+    return dropped
 
 
 def _rendered(
     model: Any, messages: list[dict[str, str]], known: Sequence[tuple[int, ...]], day: str | None
-) -> list[int]:
-    """Render a history anew; where a reply's text stands whole, its own ids stand for it."""
+) -> tuple[list[int], str]:
+    """Render a history anew, give ids and text; where a reply's text stands whole, its own ids stand for it."""
     from engine.chat_template import RenderedPrompt
 
     whole = model.template.render(messages, add_generation_prompt=True, date=day)
@@ -121,4 +135,4 @@ def _rendered(
             run.append(piece)
     if run:
         close_run()
-    return ids
+    return ids, whole.text

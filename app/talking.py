@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from app import prompting, views
+from app import prompting, thinking, views
 from app.branching import write_branches
 from app.chat_core import Core
 from app.engine_protocol import Session
@@ -47,7 +47,9 @@ class Talking:
                 drop = 0 if raw else prompting.turns_to_drop(model, core.place, text)
                 core.emit(ContextFullOffer(plan.length + 1, model.context_length, drop, text))
                 return
-            if plan.dropped:
+            if plan.thinking:
+                core.notice(f"The template drops {plan.thinking} thinking tokens.")
+            elif plan.dropped:
                 core.notice(f"The template drops {plan.dropped} tokens of the history; they are read anew.")
             message = Message(
                 role="raw" if raw else "user",
@@ -296,7 +298,9 @@ class Talking:
             first_token = core.engine.sample(
                 logits, session.tokens, voice.settings, voice.dice_key, session.position, model=voice.model
             )
-        core.emit(ReplyStarted(node.id if node else "", reached.reused, reached.prefilled))
+        ends = voice.model.tokenizer.decode(thinking.prompt_end(session.tokens), skip_special=False)
+        opened = not before and reply is None and thinking.opened_by(ends)
+        core.emit(ReplyStarted(node.id if node else "", reached.reused, reached.prefilled, opened))
         last, reply = self._write(writer, session, reply, before, first_token)
         core.moves += 1
         core.last_reply = reply

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from app.events import ConversationRow, Message, TreeRow
 from app.place import SETTINGS, Cut
 from app.sentences import one_line
+from app.thinking import Parts, parted
 from snapshots import Conversation, Library, Node, Twig
 
 PREVIEW_CHARACTERS = 60
 _SHOWN_ROLE = {"raw": "user"}
 
 
-def messages(library: Library, path: Sequence[Node], cut: Cut | None = None) -> list[Message]:
-    """Give the nodes of a path as messages, with their siblings and names."""
+def messages(
+    library: Library,
+    path: Sequence[Node],
+    cut: Cut | None = None,
+    thinking: Callable[[Node], int | None] = lambda node: None,
+) -> list[Message]:
+    """Give the nodes of a path as messages, with their siblings and names; `thinking` counts a node's tokens of it."""
     if not path:
         return []
     twigs = library.tree(path[0].conversation_id) if path[0].conversation_id else []
@@ -45,6 +51,7 @@ def messages(library: Library, path: Sequence[Node], cut: Cut | None = None) -> 
                 sibling_ids=family,
                 labels=names.get(node.id, ()),
                 continues=at > 0 and node.role == "assistant" == path[at - 1].role,
+                thinking_tokens=thinking(node) if node.role == "assistant" else None,
             )
         )
     return shown
@@ -60,7 +67,7 @@ def tree_rows(library: Library, conversation_id: str, here: Sequence[Node]) -> l
             parent_id=twig.parent_id,
             depth=twig.depth,
             role=_SHOWN_ROLE.get(twig.role, twig.role),  # type: ignore[arg-type]
-            preview="(settings)" if twig.stop == SETTINGS else one_line(twig.preview)[:PREVIEW_CHARACTERS],
+            preview="(settings)" if twig.stop == SETTINGS else _preview(twig),
             turn=twig.turn,
             total_tokens=twig.n_tokens,
             labels=_labels(twig),
@@ -70,6 +77,13 @@ def tree_rows(library: Library, conversation_id: str, here: Sequence[Node]) -> l
         )
         for twig in library.tree(conversation_id)
     ]
+
+
+def _preview(twig: Twig) -> str:
+    """The first words of a message; of a reply that thought first, those of its answer, if they are near."""
+    parts = parted(twig.preview) if twig.role == "assistant" else Parts(None, twig.preview)
+    words = parts.answer or (f"thinking: {parts.thinking}" if parts.thinking else "")
+    return one_line(words)[:PREVIEW_CHARACTERS]
 
 
 def conversation_rows(library: Library, here: Conversation | None) -> list[ConversationRow]:

@@ -337,7 +337,7 @@ def _laid_over(
             return None
         last = at + 2 == len(marked)
         shown = _shown_content(real, position, content, words, last)
-        if shown is None and not any(special in content for special in specials if "think" not in special):
+        if shown is None and not any(special in content for special in specials if "think" not in special.lower()):
             shown = _shown_part(real, position, content, words, last)
         if shown is None:
             return None

@@ -21,6 +21,7 @@ from engine.vocabulary import BYTE, BYTE_PAIR, CONTROL, NORMAL, UNKNOWN, UNUSED,
 
 __all__ = ["BYTE", "CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER_DEFINED", "Parse", "Tokenizer"]
 
+_THINKING_MARKS = frozenset({"<think>", "</think>", "[THINK]", "[/THINK]"})
 _C_WHITESPACE = " \t\n\v\f\r"
 
 
@@ -57,6 +58,8 @@ class Tokenizer:
         # Longest text first, as llama.cpp cuts them; the id decides between equal lengths.
         special.sort(key=lambda token: (-len(pieces[token]), token))
         self._special = [(token, self.piece(token)) for token in special if pieces[token]]
+        # Marks of a thinking section are part of what a reply says, whatever type the file gives them.
+        self._shown = frozenset(token for token, text in self._special if text in _THINKING_MARKS)
         self._user_defined = [(token, text) for token, text in self._special if types[token] == USER_DEFINED]
 
     @classmethod
@@ -146,11 +149,11 @@ class Tokenizer:
         return self._pieces[self._checked(token)].decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that the token puts into plain text: b"" for CONTROL and UNKNOWN tokens."""
+        """The bytes that the token puts into text: b"" for CONTROL and UNKNOWN tokens, but for marks of thinking."""
         kind = self._types[self._checked(token)]
         piece = self._pieces[token]
         if kind in (CONTROL, UNKNOWN):
-            return b""
+            return piece if token in self._shown else b""
         if kind == BYTE:
             return bytes((int(piece[3:5], 16),))
         if self._byte_pair:
@@ -185,7 +188,7 @@ class Tokenizer:
         for token in ids:
             if self.is_special(token):
                 drop = self.add_space_prefix
-                if not skip_special:
+                if not skip_special or token in self._shown:
                     out.append(self._pieces[token])
                 continue
             raw = self.token_bytes(token)

@@ -131,8 +131,9 @@ class FakeModel:
     architecture = "fake"
 
     def __init__(
-        self, path, context=4096, version="1", template="fake", step_s=0.0, prefill_s=0.0, script=None, kv="f16"
-    ):
+        self, path, context=4096, version="1", template="fake", step_s=0.0, prefill_s=0.0, script=None, kv="f16",
+        source=None,
+    ):  # fmt: skip
         self.path, self.name = Path(path), Path(path).stem
         self.context_length, self.vocabulary_size = context, VOCABULARY
         self.tokenizer = FakeTokenizer()
@@ -141,6 +142,7 @@ class FakeModel:
         self.state_key = hashlib.blake2b(repr(self.state_fields).encode(), digest_size=32).hexdigest()
         self.prompt_fields = {"tokenizer": "bytes", "template": template}
         self.prompt_key = hashlib.blake2b(repr(self.prompt_fields).encode(), digest_size=32).hexdigest()
+        self._source = source or TEMPLATE
         self.fed = 0  # tokens computed so far, by prefill and step
         self.closed = False
 
@@ -148,7 +150,7 @@ class FakeModel:
     def template(self):
         from engine.chat_template import ChatTemplate
 
-        return ChatTemplate(TEMPLATE, None, "<s>", "<end>", tuple(SPECIALS))
+        return ChatTemplate(self._source, None, "<s>", "<end>", tuple(SPECIALS))
 
     @property
     def sampler_defaults(self):

@@ -53,6 +53,15 @@ async def go_on(screen: ChatScreen, _argument: str) -> None:
         screen.job(screen.chat.go_on if pending else screen.chat.continue_reply, talk=True)
 
 
+@deed("thinking")
+async def thinking(screen: ChatScreen, _argument: str) -> None:
+    """Fold or unfold the thinking of the focused reply, or of the last that has some."""
+    target = screen.target()
+    views = [view for view in reversed(screen.transcript.views) if target is None or view.shown == target]
+    if not any(view.fold() for view in views):
+        screen.toast("There is no thinking here.")
+
+
 @deed("copy")
 async def copy(screen: ChatScreen, _argument: str) -> None:
     """Copy the focused message, or the last reply."""

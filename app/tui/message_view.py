@@ -14,9 +14,11 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from app.commands import COMMANDS
+from app.thinking import Parts, parted
 from app.tui.plain import literal, plain
 from app.tui.reply_markdown import ReplyMarkdown
 from app.tui.shown import PENDING, Shown
+from app.tui.thought import Thought
 
 _ENDINGS = {
     "cancelled": "■ stopped · /continue goes on",
@@ -67,15 +69,25 @@ class MessageView(Vertical, can_focus=True):
         self.role = role
         self._streaming = shown is None
         text = shown.text if shown else ""
-        self._text = ReplyMarkdown(text) if role == "assistant" else Static(literal(text), classes="words")
+        self._inside = False  # whether the prompt opened a thinking section
+        self._whole = text  # marks and thinking included
+        parts = parted(text) if role == "assistant" else Parts(None, text)
+        self._answer = parts.answer
+        self._text = ReplyMarkdown(parts.answer) if role == "assistant" else Static(literal(text), classes="words")
         self._body = Horizontal(classes="body")
         # These stand in few messages only, and every widget costs at each layout: made when there is something to show.
+        self.thought: Thought | None = None
+        if parts.thinking is not None:
+            self.thought = Thought()
+            self.thought.show(parts.thinking, shown.thinking_tokens if shown else None)
         self._badge: Static | None = None
         self._ending: Static | None = None
         self._ruler: Ruler | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out mark and text."""
+        if self.thought is not None:
+            yield self.thought
         with self._body:
             if self.role != "assistant":
                 yield Static("❯" if self.role == "user" else "§", classes="mark")
@@ -101,22 +113,58 @@ class MessageView(Vertical, can_focus=True):
         """Whether the reply is being written."""
         return self._streaming
 
-    def begin_stream(self) -> None:
-        """Go on writing this reply; one that a crash cut off has its first node still to come."""
+    def begin_stream(self, inside: bool = False) -> None:
+        """Go on writing this reply; one that a crash cut off has its first node still to come.
+
+        `inside`: the prompt opened a thinking section.
+        """
         self._streaming = True
+        self._inside = inside
         if self.node_id == PENDING:
             self.shown = None
         self._paint_edges()
 
-    async def grow(self, text: str) -> None:
-        """Add text at the end of the reply."""
-        await self.markdown.grow(text)
+    async def grow(self, text: str, tokens: int | None = None) -> None:
+        """Add text at the end of the reply, which has that many tokens now."""
+        was_open = self.thought is None or self._parts().open
+        self._whole += text
+        parts = self._parts()
+        if parts.thinking is not None:
+            await self._show_thought(parts, tokens if was_open else None)
+        if parts.answer.startswith(self._answer):
+            added, self._answer = parts.answer[len(self._answer) :], parts.answer
+            if added:
+                await self.markdown.grow(added)
+        else:  # what looked like an answer was thinking
+            await self.markdown.settle()
+            self._answer = parts.answer
+            await self.markdown.replace(parts.answer)
+
+    def _parts(self) -> Parts:
+        return parted(self._whole, self._inside)
+
+    async def _show_thought(self, parts: Parts, tokens: int | None) -> None:
+        if self.thought is None:
+            self.thought = Thought()
+            self.thought.begin()
+            if self._body.is_attached:
+                await self.mount(self.thought, before=self._body)
+        self.thought.show(parts.thinking or "", tokens, open=parts.open and self._streaming)
+
+    def fold(self) -> bool:
+        """Fold or unfold the thinking; whether there is any."""
+        if self.thought is not None:
+            self.thought.toggle()
+        return self.thought is not None
 
     async def end_stream(self) -> None:
         """The reply is complete for now."""
         if self._body.is_mounted:
             await self.markdown.settle()
         self._streaming = False
+        parts = self._parts()
+        if parts.thinking is not None:
+            await self._show_thought(parts, None)
         self._paint_edges()
 
     async def take(self, shown: Shown) -> None:
@@ -125,9 +173,21 @@ class MessageView(Vertical, can_focus=True):
         if not self._streaming and self._body.is_mounted:
             if isinstance(self._text, Static):
                 self._text.update(literal(shown.text))
-            elif self._text.source != plain(shown.text):
-                await self._text.replace(shown.text)
+            else:
+                await self._take_reply(shown)
         self._paint_edges()
+
+    async def _take_reply(self, shown: Shown) -> None:
+        self._whole = shown.text
+        parts = self._parts()
+        self._answer = parts.answer
+        if parts.thinking is not None:
+            await self._show_thought(parts, shown.thinking_tokens)
+        elif self.thought is not None:
+            await self.thought.remove()
+            self.thought = None
+        if self.markdown.source != plain(parts.answer):
+            await self.markdown.replace(parts.answer)
 
     def _paint_edges(self) -> None:
         shown = self.shown

@@ -182,7 +182,7 @@ class Reactions:
     async def grow(self, text: str) -> None:
         """Append to the reply that is being written."""
         if text and (view := self.screen.transcript.writing) is not None:
-            await view.grow(text)
+            await view.grow(text, max(0, self.screen.chat.status().tokens - self._first_token))
 
     def look(self, node_id: str | None) -> None:
         """Preview the text of another place in the tree; None ends it."""
@@ -319,7 +319,7 @@ class Reactions:
         await screen.transcript.make_offer(None)
         if screen.transcript.last_id != PENDING:  # another reply to the same question: the old one makes room
             await screen.transcript.sync((await asyncio.to_thread(self._read, False)).messages)
-        await screen.transcript.begin_reply(event.parent_id)
+        await screen.transcript.begin_reply(event.parent_id, event.thinking)
 
     async def _reply_done(self, event: events.ReplyDone) -> None:
         screen = self.screen

@@ -26,6 +26,7 @@ class Shown:
     sibling_index: int
     sibling_ids: tuple[str, ...]
     names: tuple[str, ...]
+    thinking_tokens: int | None = None
 
     @property
     def first_id(self) -> str:
@@ -67,4 +68,5 @@ def _join(group: list[Message]) -> Shown:
         sibling_index=first.sibling_index,
         sibling_ids=first.sibling_ids,
         names=tuple(dict.fromkeys(name for message in group for name in message.labels)),
+        thinking_tokens=first.thinking_tokens,
     )

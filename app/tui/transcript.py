@@ -155,16 +155,20 @@ class Transcript(VerticalScroll, can_focus=False):
         await self._paint_top(start, welcome=False)
         self.call_after_refresh(lambda: self.scroll_to(y=self.max_scroll_y - below, animate=False))
 
-    async def begin_reply(self, parent_id: str | None) -> MessageView:
-        """Open the view that a reply is written into: the last reply itself where that is continued."""
+    async def begin_reply(self, parent_id: str | None, thinking: bool = False) -> MessageView:
+        """Open the view that a reply is written into: the last reply itself where that is continued.
+
+        `thinking`: the prompt opened a thinking section.
+        """
         await self.end_reply()
         views = self.views
         last = views[-1] if views else None
         if last is not None and last.role == "assistant" and last.node_id in (parent_id, PENDING):
-            last.begin_stream()
+            last.begin_stream(thinking)
             view = last
         else:
             view = MessageView(None, "assistant")
+            view.begin_stream(thinking)
             await self.mount(view, before=self._first_behind())
         self.follow()
         return view
