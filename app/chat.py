@@ -51,6 +51,7 @@ def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine |
         ),
         sampler=config.sampler,
         speculate=config.speculate,
+        read_along=config.prefill_ahead,
         autosave=config.autosave,
         incognito=options.no_save,
     )
@@ -295,6 +296,13 @@ class Chat:
         and commits nothing when the message does not fit. `raw` appends the text as it is, without the template.
         """
         self._talking.send(text, raw=raw)
+
+    def read_along(self, draft: str) -> None:
+        """Compute ahead what of a message that is being typed will not change; "" ends it. Returns at once, any thread.
+
+        Sending is only sooner for it: no bit of anything changes, and nothing is written.
+        """
+        self._core.ahead.update(draft if self._options.read_along else "")
 
     def regenerate(self, node_id: str | None = None, *, runner_up: bool = False) -> None:
         """Write another reply beside the last one (or beside the reply `node_id`), with new dice.

@@ -24,6 +24,7 @@ from app.events import (
 )
 from app.generation import Reply
 from app.place import SETTINGS, UNSAVED, Cut, Place
+from app.prefill_ahead import PrefillAhead
 from app.replying import Requests, Voice
 from app.savepoints import WORTH_TIMING, Reached, StateWriter, model_info, remember_speed
 from app.sentences import sentence
@@ -54,6 +55,7 @@ class ChatOptions:
     incognito: bool = False
     template_date: str = ""
     speculate: bool = True  # guess repetitions ahead where that is faster; changes no result
+    read_along: bool = True  # compute what of a message stands while it is typed; changes no result
     branches: int = 1  # replies to each message, each with dice of its own, computed together
     strict_model: bool = False  # another model than the savepoint's is an error instead of a new rendering
 
@@ -84,6 +86,8 @@ class Core:
         )
         self.place.on_trouble = self._trouble
         self.bench = Workbench(engine, states, options.models)
+        self.ahead = PrefillAhead(self)
+        self.bench.ahead = self.ahead
         self._label: tuple[object, str | None] = (None, None)
         self.states = StateWriter(library, emit) if options.autosave and not options.incognito else None
         self.settings: SamplerSettings | None = None
@@ -128,6 +132,16 @@ class Core:
         self._cancel.set()
         with self.working():
             yield
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep others from working for a moment; False, and nobody is kept, where somebody works."""
+        free = self._mutex.acquire(blocking=False)
+        try:
+            yield free and self._depth == 0
+        finally:
+            if free:
+                self._mutex.release()
 
     def stop(self) -> None:
         """Ask whoever works to end between two tokens or chunks."""

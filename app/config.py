@@ -63,6 +63,7 @@ class Config:
     weights_cache: int | None = None  # GiB of disk for repacked weights, 0: none; default: 10, or a tenth of the disk
     autosave: bool = True  # keep the state of every message on disk, not only its text
     quota: int | None = None  # most bytes of states on disk; default: the smaller of 10 GiB and a tenth of the disk
+    prefill_ahead: bool = True  # compute what of a message stands while it is typed
     speculate: bool = True  # guess repetitions ahead where that is faster; changes no text
     sampler: dict[str, Any] = field(default_factory=dict)  # [sampler] temperature = 0.7, top_k = 20, ...
 
@@ -153,7 +154,7 @@ def _bytes(path: Path, value: object) -> int:
 def _checked(path: Path, name: str, value: object) -> Any:
     """Check one setting's type and give it as the dataclass holds it."""
     wanted: dict[str, type] = {"model": str, "theme": str, "cache_type": str, "sampler": dict}
-    wanted |= {"autosave": bool, "speculate": bool}
+    wanted |= {"autosave": bool, "speculate": bool, "prefill_ahead": bool}
     if name == "quota":
         return _bytes(path, value)
     kind = wanted.get(name, int)

@@ -16,6 +16,7 @@ from app.savepoints import Reached, Reacher, model_info
 from snapshots import Library, NodeState
 
 if TYPE_CHECKING:
+    from app.prefill_ahead import PrefillAhead
     from engine.sampler import SamplerSettings
 
 NUMERICS_FIELDS = ("numerics",)
@@ -54,6 +55,7 @@ class Workbench:
         self.session: Session | None = None
         self._states = states
         self._reacher: Reacher | None = None
+        self.ahead: PrefillAhead | None = None  # reads along while a person types
 
     def open(
         self, path: Path, emit: Callable[[Event], None], cache_type: KVType = "f16", context: int | None = None
@@ -66,6 +68,7 @@ class Workbench:
 
         o = self.options
         model = self.engine.open_model(path, context=context, kv_type=cache_type, threads=o.threads, progress=progress)
+        self._stop_reading_along()
         old, self.model, self.session = self.model, model, None
         self._reacher = Reacher(self.engine, model, self._states, batch_size=o.batch_size)
         if old is not None:
@@ -112,9 +115,10 @@ class Workbench:
         """Make a session that holds `tokens`; what is live stays until `adopt`. Raises Cancelled, ContextFull."""
         if self._reacher is None:
             raise NoModel("No model is open yet.")
+        live = self.ahead.take(tokens, self.session) if self.ahead is not None else self.session
         return self._reacher.reach(
             tokens,
-            self.session,
+            live,
             dice_key,
             expected_digest=digest,
             emit=emit,
@@ -122,6 +126,11 @@ class Workbench:
             phase=phase,
             keep_partial=self._keep,
         )
+
+    def _stop_reading_along(self) -> None:
+        """No other session may be fed by a model that is about to be closed."""
+        if self.ahead is not None:
+            self.ahead.forget()
 
     def adopt(self, session: Session) -> None:
         """Make a session the live one."""
@@ -141,6 +150,8 @@ class Workbench:
 
     def close(self) -> None:
         """Give the model back."""
+        if self.ahead is not None:
+            self.ahead.close()
         if self.model is not None:
             self.model.close()
         self.model = self.session = self._reacher = None

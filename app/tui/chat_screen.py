@@ -246,8 +246,11 @@ class ChatScreen(Screen[None]):
 
     @on(TextArea.Changed, "#prompt")
     def _draft_changed(self, event: TextArea.Changed) -> None:
-        self.completion.follow(event.text_area.text, self._choices)
+        text = event.text_area.text
+        self.completion.follow(text, self._choices)
         self.prompt.completed = self.completion.line
+        # An edited message goes elsewhere, and commands are not for the model.
+        self.chat.read_along("" if self.editing is not None or text.startswith("/") else text)
 
     def _choices(self, what: Completes) -> list[str]:
         if what == "savepoint":
