@@ -16,18 +16,34 @@ from engine.kernels.attention import merge_shares
 from engine.kernels.options import OPTIONS
 from engine.kernels.plan import BLOCK
 from engine.kernels.rope import rotate, rotate_halves
-from engine.kernels.rows import add_row, add_scaled_row, gelu_row, norm_heads, rms_norm, scale_row, silu_row
-from engine.kernels.simd import load_f32, load_i64, store_f32
+from engine.kernels.rows import (
+    add_row,
+    add_scaled_row,
+    copy_scaled,
+    gelu_row,
+    norm_heads,
+    rms_norm,
+    scale_row,
+    silu_row,
+)
+from engine.kernels.simd import load_f32, load_i64
 from engine.kernels.sync import arrive, barrier, call_kernel, default_rounding, take
 from engine.kernels.tables import floats64, integer_rows, integers
 
 _ROWS_A_UNIT = 4
-_UNITS_A_THREAD = 6
+_UNITS_A_THREAD = 16
+_PIECE = 512
 
 
 @njit(**OPTIONS)
 def _groups_a_unit(groups, threads):
     return max(4, groups // (threads * _UNITS_A_THREAD))
+
+
+@njit(**OPTIONS)
+def _piece(rows, n, threads):
+    """How much of a row of n is one unit: all of it, unless there are too few rows for the threads."""
+    return n if rows >= 2 * threads or threads == 1 else min(n, _PIECE)
 
 
 @njit(**OPTIONS)
@@ -61,6 +77,14 @@ def _quantize(shape, batch, row, x, n):
     """Quantize one row of the phase's input, where the model has quantized matrices."""
     if shape[P.QUANTIZED]:
         quantize_row(x, n, batch[P.CODES], batch[P.CODES_STRIDE], row)
+
+
+@njit(**OPTIONS)
+def _quantize_piece(shape, batch, row, x, first, last):
+    """As _quantize, of the elements [first, last) of the row at x; `first` is a multiple of 32."""
+    if shape[P.QUANTIZED]:
+        codes = batch[P.CODES] + P.CODES_BYTES * (first // 32)
+        quantize_row(x + 4 * first, last - first, codes, batch[P.CODES_STRIDE], row)
 
 
 @njit(**OPTIONS)
@@ -170,11 +194,8 @@ def _attention_phase(me, shape, batch, layer, scale):
         h = item % heads
         first, tokens, table = load_i64(tile), load_i64(tile + 8), load_i64(tile + 16)
         for t in range(tokens):
-            for g in range(group):
-                q = batch[P.Q] + batch[P.Q_STRIDE] * (first + t) + 4 * dims * (h * group + g)
-                row = scratch + 4 * dims * (t * group + g)
-                for d in range(dims):
-                    store_f32(row + 4 * d, load_f32(q + 4 * d) * scale)
+            q = batch[P.Q] + batch[P.Q_STRIDE] * (first + t) + 4 * dims * group * h
+            copy_scaled(q, scratch + 4 * dims * group * t, dims * group, scale)
         k = shape[P.KEY_BYTES] * h
         ks = shape[P.KEY_BYTES] * heads + shape[P.KEY_SCALE_BYTES] * h
         v = (shape[P.KEY_BYTES] + shape[P.KEY_SCALE_BYTES]) * heads + shape[P.VALUE_BYTES] * h
@@ -202,32 +223,38 @@ def _codes_phase(shape, batch, x, x_stride, n):
     """The codes of every row at x, for the matrices of the next phase."""
     if shape[P.QUANTIZED]:
         sync, rows = batch[P.SYNC], batch[P.ROWS]
-        first = take(sync) * _ROWS_A_UNIT
-        while first < rows:
-            for r in range(first, min(rows, first + _ROWS_A_UNIT)):
-                _quantize(shape, batch, r, x + x_stride * r, n)
-            first = take(sync) * _ROWS_A_UNIT
+        size = _piece(rows, n, batch[P.THREADS])
+        pieces = (n + size - 1) // size
+        unit = take(sync)
+        while unit < rows * pieces:
+            r, first = unit // pieces, unit % pieces * size
+            _quantize_piece(shape, batch, r, x + x_stride * r, first, min(n, first + size))
+            unit = take(sync)
         barrier(sync, batch[P.THREADS])
 
 
 @njit(**OPTIONS)
 def _activation_phase(shape, matrices, batch, layer):
-    """gated = silu(gated) * raised (or GELU), and its codes; row by row."""
-    sync, rows, at = batch[P.SYNC], batch[P.ROWS], P.PER_LAYER * layer
+    """gated = silu(gated) * raised (or GELU), and its codes; by rows or pieces of rows."""
+    sync, rows, at, n = batch[P.SYNC], batch[P.ROWS], P.PER_LAYER * layer, shape[P.FFN]
     bias_gate, bias_up = matrices[at + P.GATE, P.M_BIAS], matrices[at + P.UP, P.M_BIAS]
-    r = take(sync)
-    while r < rows:
+    size = _piece(rows, n, batch[P.THREADS])
+    pieces = (n + size - 1) // size
+    unit = take(sync)
+    while unit < rows * pieces:
+        r, first = unit // pieces, unit % pieces * size
+        count, skip = min(n - first, size), 4 * first
         gated, raised = batch[P.GATED] + batch[P.GATED_STRIDE] * r, batch[P.RAISED] + batch[P.RAISED_STRIDE] * r
         if bias_gate:
-            add_row(gated, bias_gate, shape[P.FFN])
+            add_row(gated + skip, bias_gate + skip, count)
         if bias_up:
-            add_row(raised, bias_up, shape[P.FFN])
+            add_row(raised + skip, bias_up + skip, count)
         if shape[P.GELU]:
-            gelu_row(gated, raised, shape[P.FFN])
+            gelu_row(gated + skip, raised + skip, count)
         else:
-            silu_row(gated, raised, shape[P.FFN])
-        _quantize(shape, batch, r, gated, shape[P.FFN])
-        r = take(sync)
+            silu_row(gated + skip, raised + skip, count)
+        _quantize_piece(shape, batch, r, gated, first, first + count)
+        unit = take(sync)
     barrier(sync, batch[P.THREADS])
 
 

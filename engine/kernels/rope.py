@@ -11,7 +11,26 @@ from numba import njit
 
 from engine.kernels.options import OPTIONS
 from engine.kernels.plan import BLOCK
-from engine.kernels.simd import bits_of_f32, float_of, load_f32, load_half, store_f32, store_half, store_i8
+from engine.kernels.simd import (
+    LANES,
+    add_f32,
+    bits_of_f32,
+    float_of,
+    load_f32,
+    load_f32x16,
+    load_half,
+    load_twice8,
+    mul_f32,
+    negate_firsts,
+    scatter_half16,
+    store_f32,
+    store_f32x16,
+    store_half,
+    store_half16,
+    store_i8,
+    sub_f32,
+    swap_pairs,
+)
 from engine.kernels.tables import floats32, floats64
 
 # pi/2 in three parts of which the first two have 33 significant bits: n * part is exact for n < 2^20 (fdlibm's split).
@@ -60,21 +79,33 @@ def fill_rope_table(frequencies_at, pairs, cosines_at, sines_at, first, last):
 @njit(**OPTIONS)
 def rotate_halves(row, heads, dims, pairs, cosine, sine):
     """Rotate the pairs (i, i + pairs), i < `pairs`, of each head of a row (addresses; float32), in place."""
+    whole = pairs - pairs % LANES
     for h in range(heads):
-        at = row + 4 * dims * h
-        for i in range(0, 4 * pairs, 4):
-            a, b = load_f32(at + i), load_f32(at + 4 * pairs + i)
-            c, s = load_f32(cosine + i), load_f32(sine + i)
-            store_f32(at + i, a * c - b * s)
-            store_f32(at + 4 * pairs + i, a * s + b * c)
+        first = row + 4 * dims * h
+        second = first + 4 * pairs
+        for i in range(0, 4 * whole, 4 * LANES):
+            a, b = load_f32x16(first + i), load_f32x16(second + i)
+            c, s = load_f32x16(cosine + i), load_f32x16(sine + i)
+            store_f32x16(first + i, sub_f32(mul_f32(a, c), mul_f32(b, s)))
+            store_f32x16(second + i, add_f32(mul_f32(a, s), mul_f32(b, c)))
+        for i in range(4 * whole, 4 * pairs, 4):
+            x, y = load_f32(first + i), load_f32(second + i)
+            cos, sin = load_f32(cosine + i), load_f32(sine + i)
+            store_f32(first + i, x * cos - y * sin)
+            store_f32(second + i, x * sin + y * cos)
 
 
 @njit(**OPTIONS)
 def rotate(row, heads, dims, pairs, cosine, sine):
     """Rotate the pairs (2i, 2i+1), i < `pairs`, of each head of a row (addresses; float32), in place."""
+    whole = pairs - pairs % (LANES // 2)
     for h in range(heads):
         at = row + 4 * dims * h
-        for i in range(pairs):
+        for i in range(0, 4 * whole, 2 * LANES):
+            x = load_f32x16(at + 2 * i)
+            turned = mul_f32(swap_pairs(x), negate_firsts(load_twice8(sine + i)))
+            store_f32x16(at + 2 * i, add_f32(mul_f32(x, load_twice8(cosine + i)), turned))
+        for i in range(whole, pairs):
             a, b = load_f32(at + 8 * i), load_f32(at + 8 * i + 4)
             c, s = load_f32(cosine + 4 * i), load_f32(sine + 4 * i)
             store_f32(at + 8 * i, a * c - b * s)
@@ -83,9 +114,15 @@ def rotate(row, heads, dims, pairs, cosine, sine):
 
 def write_kv_f16(key, value, dims, channels, scale_blocks, slot, k, ks, v, vs):
     """One token's key and value of one head (float32 addresses), rounded to half, into slot `slot` of a block."""
-    for i in range(dims):
-        store_half(k + 2 * (BLOCK * i + slot), load_f32(key + 4 * i))
-        store_half(v + 2 * (channels * slot + i), load_f32(value + 4 * i))
+    whole = dims - dims % LANES
+    k += 2 * slot
+    v += 2 * channels * slot
+    for i in range(0, whole, LANES):
+        scatter_half16(k + 2 * BLOCK * i, 2 * BLOCK, load_f32x16(key + 4 * i))
+        store_half16(v + 2 * i, load_f32x16(value + 4 * i))
+    for i in range(whole, dims):
+        store_half(k + 2 * BLOCK * i, load_f32(key + 4 * i))
+        store_half(v + 2 * i, load_f32(value + 4 * i))
 
 
 @njit(**OPTIONS)

@@ -48,6 +48,16 @@ def scale_row(x, n, scale):
 
 
 @njit(**OPTIONS)
+def copy_scaled(x, y, n, scale):
+    """y = x * scale over n float32 (addresses), and not one more."""
+    whole = n - n % 16
+    for i in range(0, 4 * whole, 64):
+        store_f32x16(y + i, mul_f32(load_f32x16(x + i), splat_f32(scale)))
+    for i in range(4 * whole, 4 * n, 4):
+        store_f32(y + i, load_f32(x + i) * scale)
+
+
+@njit(**OPTIONS)
 def rms_norm(x, weight, y, n, eps):
     """y = x / sqrt(mean(x²) + eps) * weight over n float32; squares are summed in float64 (NUMERICS rule 3).
 

@@ -8,7 +8,7 @@ for all shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -124,7 +124,7 @@ def f32_to_half(b: ir.IRBuilder, x: Any) -> Any:
     return b.trunc(b.or_(value, sign), VI16)
 
 
-def _shuffle(b: ir.IRBuilder, v: Any, lanes: range) -> Any:
+def _shuffle(b: ir.IRBuilder, v: Any, lanes: Sequence[int]) -> Any:
     mask = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
     return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), mask)
 
@@ -182,8 +182,22 @@ def _store(b: Any, address: Any, value: Any) -> Any:
     return ir.Constant(I8.as_pointer(), None)
 
 
+def _scatter(b: Any, address: Any, stride: Any, value: Any) -> Any:
+    """Store each lane, `stride` bytes apart."""
+    for i in range(LANES):
+        at = b.add(address, b.mul(stride, ir.Constant(I64, i)))
+        store(b, b.extract_element(value, ir.Constant(I32, i)), at)
+    return ir.Constant(I8.as_pointer(), None)
+
+
+def _twice(b: Any, address: Any) -> Any:
+    """8 floats, each in two lanes."""
+    return _shuffle(b, load(b, address, ir.VectorType(F32, LANES // 2)), [i // 2 for i in range(LANES)])
+
+
 # memory: (address) -> value, (address, value) -> none
 load_f32x16 = _op(F32x16, _N)(lambda b, at: load(b, at, VF))
+load_twice8 = _op(F32x16, _N)(_twice)
 load_i32x16 = _op(I32x16, _N)(lambda b, at: load(b, at, VI32))
 load_half16 = _op(F32x16, _N)(lambda b, at: half_to_f32(b, load(b, at, VI16)))
 load_i8x16 = _op(I32x16, _N)(lambda b, at: b.sext(load(b, at, ir.VectorType(I8, LANES)), VI32))
@@ -203,6 +217,7 @@ store_half16 = _op(types.void, _N, F32x16)(lambda b, at, x: _store(b, at, f32_to
 store_half = _op(types.void, _N, types.float32)(
     lambda b, at, x: _store(b, at, b.extract_element(f32_to_half(b, splat(b, x, VF)), ir.Constant(I32, 0)))
 )
+scatter_half16 = _op(types.void, _N, _N, F32x16)(lambda b, at, stride, x: _scatter(b, at, stride, f32_to_half(b, x)))
 store_i8x16 = _op(types.void, _N, I32x16)(lambda b, at, x: _store(b, at, b.trunc(x, ir.VectorType(I8, LANES))))
 store_i8 = _op(types.void, _N, types.int32)(lambda b, at, x: _store(b, at, b.trunc(x, I8)))
 
@@ -241,6 +256,12 @@ zero_below = _op(F32x16, F32x16, F32x16, F32x16)(
 )
 negative_first = _op(F32x16, F32x16, F32x16, F32x16)(
     lambda b, z, x, y: b.select(b.fcmp_ordered("<", z, const(VF, 0.0)), x, y)
+)
+
+# pairs of lanes (2i, 2i+1): changed over; the first of each negated
+swap_pairs = _op(F32x16, F32x16)(lambda b, x: _shuffle(b, x, [i ^ 1 for i in range(LANES)]))
+negate_firsts = _op(F32x16, F32x16)(
+    lambda b, x: b.bitcast(b.xor(b.bitcast(x, VI32), ir.Constant(VI32, [-(1 << 31), 0] * (LANES // 2))), VF)
 )
 
 # reductions by the fixed tree
