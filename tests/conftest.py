@@ -87,7 +87,7 @@ def model_file():
         if not path.exists() and name in family_models.FAMILIES:
             family_models.write(path, family_models.FAMILIES[name])
         elif not path.exists():
-            make_models.write(path, make_models.MODELS.get(name) or make_models.BITS[name])
+            make_models.write(path, make_models.shape_of(name))
         return path
 
     return find

@@ -81,24 +81,47 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
+def measured(folder, name, shape):
+    """(what is noted of one model, llama.cpp's logits)."""
+    path = make_models.write(folder / f"{name}.gguf", shape)
+    tokens = make_models.token_list(shape, LIST_TOKENS)
+    peer, exact = peer_logits(path, tokens), Reference.read(path).logits(tokens)
+    noted = {
+        "digest": make_models.digest(path),
+        "seed": shape.seed,
+        "largest_logit": float(np.abs(exact).max()),
+        "peer_rms_distance": rms(peer - exact),
+        "peer_largest_distance": float(np.abs(peer - exact).max()),
+    }
+    return noted, peer
+
+
+def tensor_types(versions):
+    """Write tensor_types.json."""
+    models = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, shape in make_models.TENSOR_TYPES.items():
+            models[name], _ = measured(Path(folder), name, shape)
+            print(name, models[name], file=sys.stderr)
+    meta = {"made_by": "tests/conformance/make_goldens.py --tensor-types", "peer": versions}
+    meta |= {"list_tokens": LIST_TOKENS, "models": models}
+    (HERE / "tensor_types.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tensor-types", action="store_true", help="only tensor_types.json: distances of later types")
+    options = parser.parse_args()
     import gguf
     import llama_cpp
 
+    if options.tensor_types:
+        tensor_types({"llama-cpp-python": llama_cpp.__version__, "gguf": _version(gguf), "numpy": np.__version__})
+        return
     arrays, models = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in make_models.MODELS.items():
-            path = make_models.write(Path(folder) / f"{name}.gguf", shape)
-            tokens = make_models.token_list(shape, LIST_TOKENS)
-            peer, exact = peer_logits(path, tokens), Reference.read(path).logits(tokens)
-            models[name] = {
-                "digest": make_models.digest(path),
-                "seed": shape.seed,
-                "largest_logit": float(np.abs(exact).max()),
-                "peer_rms_distance": rms(peer - exact),
-                "peer_largest_distance": float(np.abs(peer - exact).max()),
-            }
+            models[name], peer = measured(Path(folder), name, shape)
             if name in make_models.FLOAT32:
                 arrays[name] = peer[list(POSITIONS)]
             print(name, models[name], file=sys.stderr)

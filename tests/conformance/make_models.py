@@ -11,6 +11,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from conformance.random_blocks import KINDS, LIKELY, likely_rows
+
 TYPES = {
     "F32": gguf.GGMLQuantizationType.F32,
     "F16": gguf.GGMLQuantizationType.F16,
@@ -63,6 +65,17 @@ BITS: dict[str, Shape] = {
     "F32": Shape(2, 128, 150, 4, 2, 32, ("F32",), vocabulary=500, seed=21),
     "mixed": Shape(2, 128, 160, 4, 1, 32, ("Q8_0", "Q4_0", "F32", "BF16", "F16"), vocabulary=500, seed=22),
 }
+# One for each tensor type that came later, and a mix such as files of "K_M" have; rows of 256, as K types need them
+TENSOR_TYPES: dict[str, Shape] = {
+    kind.lower(): Shape(2, 256, 256, 4, 2, 64, (kind,), seed=30 + i)
+    for i, kind in enumerate(kind for kind in KINDS if kind not in TYPES)
+}
+TENSOR_TYPES["k-mixed"] = Shape(2, 256, 512, 4, 1, 64, ("Q4_K", "Q6_K", "Q5_K", "Q5_0", "Q3_K"), tied=True, seed=50)
+
+
+def shape_of(name: str) -> Shape:
+    """The model of this name."""
+    return {**TENSOR_TYPES, **BITS, **MODELS}[name]
 
 
 class Bits:
@@ -81,6 +94,11 @@ class Bits:
     def integers(self, low: int, high: int, count: int) -> list[int]:
         """Whole numbers in [low, high)."""
         return [low + int(word % (high - low)) for word in self._source.random_raw(count).tolist()]
+
+    def array(self, low: int, high: int, shape: tuple[int, ...]) -> np.ndarray:
+        """The same in an int64 array."""
+        words = self._source.random_raw(int(np.prod(shape))) % np.uint64(high - low)
+        return words.astype(np.int64).reshape(shape) + low
 
 
 def vocabulary(size: int) -> tuple[list[bytes], list[float], list[int]]:
@@ -148,10 +166,13 @@ def write(path: Path, shape: Shape, change=lambda name, values: values) -> Path:
     w.add_add_bos_token(True)
     bits = Bits(shape.seed)
     for i, (name, rows, columns) in enumerate(matrices(shape)):
-        kind = TYPES[shape.types[i % len(shape.types)]]
+        kind = gguf.GGMLQuantizationType[shape.types[i % len(shape.types)]]
         deviation = columns**-0.5
         if name == "token_embd":  # as large as what the layers add, or their rounding would be all that is seen
             deviation = 0.5 if shape.tied else 1.0
+        if kind.name in LIKELY:
+            w.add_tensor(f"{name}.weight", likely_rows(kind.name, rows, columns, bits.array, deviation), raw_dtype=kind)
+            continue
         values = change(f"{name}.weight", bits.normal(rows, columns) * np.float32(deviation))
         w.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
     norms = [f"blk.{i}.{n}.weight" for i in range(shape.layers) for n in ("attn_norm", "ffn_norm")]

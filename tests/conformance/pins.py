@@ -24,7 +24,14 @@ from conformance import family_models, make_models  # noqa: E402
 from conformance.walk import kv_digest, tracks  # noqa: E402
 
 KV_TYPES = ("f16", "q8_0")
-NAMES = (*make_models.BITS, "f32-head8", "f32-head64", "f32-head128", *family_models.FAMILIES)
+NAMES = (
+    *make_models.BITS,
+    *make_models.TENSOR_TYPES,
+    "f32-head8",
+    "f32-head64",
+    "f32-head128",
+    *family_models.FAMILIES,
+)
 
 
 def pin(path, kv_type):
@@ -65,7 +72,7 @@ def pins(names=NAMES, kv_types=KV_TYPES):
             if name in family_models.FAMILIES:
                 family_models.write(path, family_models.FAMILIES[name])
             else:
-                make_models.write(path, make_models.BITS.get(name) or make_models.MODELS[name])
+                make_models.write(path, make_models.BITS.get(name) or make_models.shape_of(name))
             for kv_type in kv_types:
                 out[f"{name}/{kv_type}"] = pin(path, kv_type)
     return out

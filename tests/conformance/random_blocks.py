@@ -3,6 +3,8 @@
 Knows the file's layouts from the description of the format alone, not from the engine.
 """
 
+import math
+
 import gguf
 import numpy as np
 
@@ -57,3 +59,55 @@ def values_of(kind, raw):
     if kind == "F16":
         return raw.view("<f2").astype(np.float32)
     return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
+
+
+# --- blocks that look like a trained matrix ---------------------------------------------------------------------------
+
+# The root mean square of scale * code over random codes and the scales below, for d = 1.
+_RMS = {
+    "Q2_K": 10.0,
+    "Q3_K": 43.0,
+    "Q4_K": 168.0,
+    "Q5_K": 336.0,
+    "Q6_K": 1370.0,
+    "IQ4_NL": 69.0,
+    "IQ4_XS": 1290.0,
+    "MXFP4": 5.9,
+}
+LIKELY = tuple(_RMS)
+
+
+def _six_bits(scales, mins):
+    """Q4_K's twelve bytes from eight scales and eight mins of 6 bits."""
+    low = [scales[..., :4] | scales[..., 4:] >> 4 << 6, mins[..., :4] | mins[..., 4:] >> 4 << 6]
+    return np.concatenate([*low, scales[..., 4:] & 15 | (mins[..., 4:] & 15) << 4], axis=-1).astype(np.uint8)
+
+
+def likely_rows(kind, rows, columns, integers, deviation):
+    """uint8 (rows, bytes a row) of weights around 0 with about this deviation, for types that gguf cannot quantize to.
+
+    Codes and scales are random; where a type has mins they are half the codes' range.
+    """
+    weights, size = block(kind)
+    raw = integers(0, 256, (rows, columns // weights, size)).astype(np.uint8)
+    d = deviation / _RMS[kind] * (1 + integers(-256, 257, raw.shape[:2]) / 512)
+    sign = 2 * integers(0, 2, raw.shape[:2]) - 1
+
+    def put(at, values):
+        raw[..., at : at + 2] = values.astype(np.float32).astype("<f2")[..., None].view(np.uint8)
+
+    if kind in ("Q4_K", "Q5_K"):
+        scales = integers(8, 64, (*raw.shape[:2], 8))
+        raw[..., 4:16] = _six_bits(scales, scales)
+        put(0, d)
+        put(2, d * (7.5 if kind == "Q4_K" else 15.5))
+    elif kind == "Q2_K":
+        scales = integers(1, 16, (*raw.shape[:2], 16))
+        raw[..., :16] = scales | scales << 4
+        put(80, d)
+        put(82, d * 1.5)
+    elif kind == "MXFP4":  # d is a power of two, half of 2^(e - 127)
+        raw[..., 0] = 127 + math.frexp(deviation / _RMS[kind])[1] + integers(0, 2, raw.shape[:2])
+    else:
+        put({"Q3_K": 108, "Q6_K": 208}.get(kind, 0), d * sign)
+    return raw.reshape(rows, -1)

@@ -68,6 +68,13 @@ def test_any_family_gives_the_same_bytes(world, name, kv_type, starts, moves):
     walk(canon, models, starts, moves)
 
 
+@settings(max_examples=15)
+@given(starts=STARTS, moves=MOVES)
+def test_any_road_gives_the_same_bytes_with_k_types(world, starts, moves):
+    canon, models = world("k-mixed", "f16")
+    walk(canon, models, starts, moves)
+
+
 @pytest.mark.parametrize(("kind", "kv_type"), KINDS)
 def test_one_prefill_gives_the_logits_of_every_position(world, kind, kv_type):
     canon, models = world(kind, kv_type)

@@ -170,6 +170,23 @@ def test_a_tensor_type_without_a_kernel_is_named(tmp_path: Path) -> None:
     assert (caught.value.tensor, caught.value.type) == ("blk.0.ffn_up.weight", "Q8_1")
 
 
+@pytest.mark.parametrize(("kind", "weights", "size"), [("Q4_K", 256, 144), ("IQ4_XS", 256, 136), ("Q5_1", 32, 24)])
+def test_rows_that_are_no_whole_blocks_are_refused(tmp_path: Path, kind: str, weights: int, size: int) -> None:
+    """gguf's writer refuses them too, so a good file is written and the row's length changed in its header."""
+    data = np.zeros((FFN, size), np.uint8)
+    raw = {"blk.0.ffn_up.weight": (data, gguf.GGMLQuantizationType[kind])}
+    path = write(tmp_path / "m.gguf", raw=raw)
+    name = b"blk.0.ffn_up.weight"
+    header = bytearray(path.read_bytes())
+    at = header.index(name) + len(name) + 4
+    assert int.from_bytes(header[at : at + 8], "little") == weights
+    header[at : at + 8] = (weights - 16).to_bytes(8, "little")
+    path.write_bytes(header)
+    with pytest.raises(BadTensor, match="not a multiple") as caught:
+        load(path)
+    assert caught.value.tensor == "blk.0.ffn_up.weight"
+
+
 def test_a_tokenizer_of_another_kind_or_size_is_named(tmp_path: Path) -> None:
     from engine.model import Model
 

@@ -1,5 +1,6 @@
 """Every tensor type's product is right, and has the same bits on all instruction sets (NUMERICS rules 1 and 6)."""
 
+import ctypes
 import json
 import os
 import platform
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conformance.multiply import multiply, quantized
 from conformance.random_blocks import KINDS, block, random_rows, values_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.kernels import entry
 from engine.quants import PLAIN, SUPPORTED, Embedding, dequantize
-from engine.repack import packed_size
+from engine.repack import packed_size, repack
 
 PROGRAM = Path(__file__).with_name("product_digests.py")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -79,6 +82,25 @@ def test_every_type_is_dense_in_memory() -> None:
     for kind in KINDS:
         groups, _, size = packed_size(kind, 32, 2048)
         assert 8 * groups * size / (32 * 2048) <= MOST_BITS[kind], kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12)
+@given(rows=st.integers(1, 70), blocks=st.integers(1, 9), tokens=st.integers(1, 40), seed=st.integers(0, 2**32))
+def test_any_shape_gives_the_product_and_each_token_its_own(kind, rows, blocks, tokens, seed) -> None:
+    rng = np.random.default_rng(seed)
+    columns = blocks * max(block(kind)[0], 32)
+    raw = random_rows(kind, rows, columns, lambda low, high, shape: rng.integers(low, high, shape))
+    x = rng.standard_normal((tokens, columns)).astype(np.float32)
+    call = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 10)(entry.product(kind))
+    matrix = repack(kind, raw, rows, columns)
+    y = multiply(call, kind, matrix, x)
+    w = values_of(kind, raw).astype(np.float64)
+    seen = x.astype(np.float64) if kind in PLAIN else quantized(x)
+    scale = np.abs(seen).sum(1)[:, None] * np.abs(w).max(1, initial=1e-30)[None, :]
+    assert (np.abs(y[:, :rows] - seen @ w.T) <= 2e-6 * scale).all()
+    t = tokens // 2
+    assert multiply(call, kind, matrix, x[t : t + 1]).tobytes() == y[t : t + 1].tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
