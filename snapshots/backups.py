@@ -114,11 +114,14 @@ def rotate(data_dir: Path, files: Files) -> None:
 
 def read(path: Path, files: Files) -> sqlite3.Connection:
     """A copy, opened in memory: nothing can change the file. Raises OSError, sqlite3.Error."""
+    data = files.read(path, _LIMIT)
+    if not data.startswith(b"SQLite format 3\0"):
+        raise sqlite3.DatabaseError("file is not a database")  # sqlite3 itself runs out of memory over an empty one
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     with contextlib.ExitStack() as undo:
         undo.callback(connection.close)
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        connection.deserialize(files.read(path, _LIMIT))
+        connection.deserialize(data)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         undo.pop_all()
     return connection

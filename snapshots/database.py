@@ -172,6 +172,7 @@ class Database:
                 yield self._connection
                 self._patiently(lambda: self._connection.execute("COMMIT"))
                 self._commits += 1
+                self.files.committed(self.path)
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

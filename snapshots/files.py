@@ -171,6 +171,9 @@ class Files:
             raise
         return fd
 
+    def committed(self, path: Path) -> None:
+        """A transaction of the database at `path` is on the disk: SQLite wrote it, the store's order hangs on it."""
+
     def listdir(self, path: Path) -> list[Path]:
         """What lies in a directory, sorted by name; nothing where there is none or it cannot be read."""
         try:
