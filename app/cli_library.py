@@ -195,11 +195,20 @@ def rename_command(ref: str, name: str, force: bool, as_json: bool) -> None:
 
 @click.command("delete", context_settings=_SETTINGS)
 @click.argument("ref")
+@click.option("--forever", is_flag=True, help="Forget it in every file: text, index, history, copies, states. No undo.")
 @json_option
-def delete_command(ref: str, as_json: bool) -> None:
-    """Delete the message REF and everything behind it. `forkpoint undo` brings it back."""
+def delete_command(ref: str, forever: bool, as_json: bool) -> None:
+    """Delete the message REF and everything behind it. `forkpoint undo` brings it back, but for --forever."""
     with in_library(ref) as library:
         node_id = node_id_of(library, ref)
+        if forever:
+            gone = library.delete_forever(node_id)
+            if as_json:
+                print_json({"id": node_id, "deleted": gone.messages, "files": gone.files, "forever": True})
+            else:
+                what = f"{gone.messages} message{'s' if gone.messages != 1 else ''} and {gone.files} files of states"
+                print_line(f"Forgot {what}. Nothing brings them back.")
+            return
         action = library.delete(node_id)
     count = action.detail.get("nodes", 1)
     if as_json:

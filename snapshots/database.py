@@ -83,7 +83,13 @@ class Database:
     def _prepare(self) -> None:
         """Check and set what needs to be; can be done again where another process's lock came between."""
         found = self._pragma("user_version")  # the first read: waits for a writer, finds a bad file
-        for setting in ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", "cache_size=-8000"):
+        for setting in (
+            "trusted_schema=OFF",
+            "secure_delete=ON",  # from the first byte on, so that forgetting for good needs no VACUUM
+            "cell_size_check=ON",
+            "temp_store=MEMORY",
+            "cache_size=-8000",
+        ):
             self._connection.execute(f"PRAGMA {setting}")
         if found == 0 and self.read_only is None:
             self._migrate(0)
@@ -217,6 +223,11 @@ class Database:
         finally:
             self._guard.release()
         return self._seen
+
+    def checkpoint(self) -> None:
+        """Leave nothing of what was in a write-ahead log; does nothing where there is none."""
+        with self._guard, _typed_errors(self.path):
+            self._patiently(lambda: self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def close(self) -> None:
         """Close the connection. Calling it twice is harmless."""

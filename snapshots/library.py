@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from snapshots import actions, backups, find, heads, history, names, refs, tree
+from snapshots import actions, backups, find, heads, history, names, purge, refs, tree
 from snapshots.database import Database
 from snapshots.errors import LibraryIsNewer
 from snapshots.exports import Exports
@@ -25,6 +25,7 @@ from snapshots.records import (
     ModelInfo,
     Node,
     Position,
+    Purge,
     Ref,
     Savepoint,
     Twig,
@@ -204,6 +205,13 @@ class Library(KeptFiles, Exports, Space):
         """
         with self._db.read() as tx:
             return refs.turn_back(tx, node_id, turns)
+
+    def delete_forever(self, node_id: str) -> Purge:
+        """Forget a node, hidden or not, and all behind it: text, index, prompts, log, journals, copies, states.
+
+        Nothing brings it back. States that other messages share stay with them. Raises UnknownNode.
+        """
+        return purge.purge(self._db, self._journals, self._disk, self.data_dir, self.cache_dir, node_id)
 
     def find(self, text: str, limit: int = 50) -> list[Hit]:
         """Messages that hold all words of a text, newest first; savepoints and conversations called so come before."""

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import unicodedata
 
-from snapshots import seals, tree
+from snapshots import ids, seals, tree
 from snapshots.errors import BadName, NameTaken, UnknownName
 from snapshots.log import record
 from snapshots.records import Action, Savepoint
@@ -45,6 +45,7 @@ def check_name(name: str) -> str:
 
 def holder(tx: sqlite3.Connection, name: str, *, deleted: bool = False) -> str | None:
     """The id of the live node that has this name (or of a hidden one too, if asked)."""
+    name = ids.clean_text(name)  # an argument of stray bytes holds what no database takes
     row = tx.execute(
         f"SELECT {_LABEL} FROM labels l JOIN nodes n ON n.id = l.node_id WHERE l.name = ? AND (? OR n.deleted IS NULL)",
         (name, deleted),

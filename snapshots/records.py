@@ -305,6 +305,13 @@ class Eviction(NamedTuple):
     demoted: int
 
 
+class Purge(NamedTuple):
+    """What was forgotten for good."""
+
+    messages: int
+    files: int
+
+
 class Footprint(NamedTuple):
     """What a savepoint's states take on disk. `now_tokens` of `n_tokens` can be loaded.
 

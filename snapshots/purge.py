@@ -1,0 +1,130 @@
+"""Forgetting for good: text, tokens, index, prompts, log, journals, copies and states of a message and all behind it.
+
+SQLite overwrites what it frees (secure_delete, in force from the first byte on), so no VACUUM is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+from snapshots import backups, find, quota, tree
+from snapshots.database import Database
+from snapshots.errors import JournalGone
+from snapshots.files import Files
+from snapshots.journal import Journals
+from snapshots.places import Chain
+from snapshots.records import Purge
+
+
+def purge(database: Database, journals: Journals, files: Files, data_dir: Path, cache_dir: Path, node_id: str) -> Purge:
+    """Forget a message, hidden or not, and everything behind it. Raises UnknownNode, StoreError."""
+    with database.read() as tx:
+        conversation_id = tree.glance(tx, node_id).conversation_id
+        doomed = _behind(tx, node_id)
+        states = _stems(tx, cache_dir, conversation_id, doomed)
+    with database.write() as tx:
+        _forget_rows(tx, conversation_id, doomed)
+    for reply in journals.dead():
+        if reply.start.parent_id in doomed:
+            try:
+                journals.discard(reply.journal_id)
+            except JournalGone:
+                continue
+    database.checkpoint()
+    for path in files.listdir(backups.folder(data_dir)):
+        files.unlink(path)
+    backups.back_up(database, data_dir, files, now=True)
+    return Purge(len(doomed), _remove_states(database, files, cache_dir, states))
+
+
+def _behind(tx: sqlite3.Connection, node_id: str) -> list[str]:
+    """A node and all behind it, hidden ones too, parents first."""
+    rows = tx.execute(
+        "WITH RECURSIVE down(id) AS (SELECT ? UNION ALL SELECT n.id FROM nodes n JOIN down ON n.parent_id = down.id)"
+        " SELECT id FROM down",
+        (node_id,),
+    )
+    return [row[0] for row in rows]
+
+
+def _forget_rows(tx: sqlite3.Connection, conversation_id: str, doomed: list[str]) -> None:
+    marks = [(node_id,) for node_id in doomed]
+    gone = set(doomed)
+    texts, seqs = [], []
+    for mark in marks:
+        row = tx.execute("SELECT seq, text, role FROM nodes WHERE id = ?", mark).fetchone()
+        seqs.append(row[0])
+        texts.append(str(row[1]))
+    first = tx.execute("SELECT parent_id FROM nodes WHERE id = ?", marks[0]).fetchone()[0]
+    find.forget(tx, seqs)
+    tx.executemany("DELETE FROM prompts WHERE text = ?", [(text,) for text in texts])
+    for table, column in (
+        ("node_states", "node_id"), ("labels", "node_id"), ("quicksaves", "node_id"), ("head_log", "node_id"),
+        ("origins", "node_id"), ("pins", "node_id"), ("state_uses", "node_id"), ("nodes", "id"),
+    ):  # fmt: skip
+        tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", marks)
+    tx.executemany("UPDATE positions SET node_id = ?, token = NULL WHERE node_id = ?", [(first, each) for each in gone])
+    for seq, detail in tx.execute(
+        "SELECT seq, detail FROM actions WHERE conversation_id = ?", (conversation_id,)
+    ).fetchall():
+        if _mentions(detail, gone):
+            tx.execute("DELETE FROM actions WHERE seq = ?", (seq,))
+    if tx.execute("SELECT 1 FROM nodes WHERE conversation_id = ?", (conversation_id,)).fetchone() is None:
+        for table in ("actions", "head_log", "positions", "quicksaves"):
+            tx.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))
+        tx.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+        return
+    head, title = tx.execute("SELECT head_id, title FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
+    if head in gone:
+        head = tree.nearest_live(tx, first)
+        tx.execute("UPDATE conversations SET head_id = ? WHERE id = ?", (head, conversation_id))
+    if title and any(" ".join(text.split()).startswith(title.rstrip("…")) for text in texts):  # made of a question
+        tx.execute("UPDATE conversations SET title = '' WHERE id = ?", (conversation_id,))
+        tx.execute("DELETE FROM actions WHERE conversation_id = ? AND kind = 'title'", (conversation_id,))
+
+
+def _mentions(detail: str, gone: set[str]) -> bool:
+    """Whether a line of the log is about a message that is gone."""
+    try:
+        return bool(_strings(json.loads(detail)) & gone)
+    except ValueError:
+        return True
+
+
+def _strings(value: object) -> set[str]:
+    if isinstance(value, str):
+        return {value}
+    if isinstance(value, dict):
+        return set(value) | {each for part in value.values() for each in _strings(part)}
+    return {each for part in value for each in _strings(part)} if isinstance(value, list) else set()
+
+
+def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed: list[str]) -> set[str]:
+    """How the names of all files begin that may hold tokens of these messages: one for each token."""
+    lineage = quota.Lineage(tx, conversation_id)
+    stems: set[str] = set()
+    for node_id in doomed:
+        tokens = lineage.tokens(node_id)
+        keys = {row[0] for row in tx.execute("SELECT state_key FROM node_states WHERE node_id = ?", (node_id,))}
+        keys |= {row[0] for row in tx.execute("SELECT state_key FROM nodes WHERE id = ?", (node_id,)) if row[0]}
+        keep = tx.execute("SELECT keep FROM nodes WHERE id = ?", (node_id,)).fetchone()[0]
+        for key in keys:
+            chain = Chain(cache_dir, key, tokens)
+            stems |= {chain.at(stop) for stop in range(keep + 1, len(tokens) + 1)}
+    return stems
+
+
+def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set[str]) -> int:
+    """Remove states of messages that are gone, but for files that others hold too: equal tokens have one file."""
+    listing = quota.listed(cache_dir)
+    doomed = {path: facts for path, facts in listing.items() if Path(path).name[:64] in stems}
+    if not doomed:
+        return 0
+    with database.read() as tx:
+        order = quota.in_order(tx)
+    for state in quota.all_files(database, cache_dir, order, listing.__contains__):
+        for piece in state.pieces:
+            doomed.pop(str(piece.path), None)
+    return quota.remove(files, doomed).files

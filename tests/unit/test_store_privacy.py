@@ -1,0 +1,161 @@
+"""What must not stay on the disk does not: looked for in the raw bytes of every file of both directories."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults.kit import KEY, open_library, save
+
+from app.chat import ChatOptions
+from snapshots import Message, ReplyStart, UnknownNode
+
+SECRET = "the treasure lies under Xanthippe's oak"
+ANSWER = "Quixotically buried it is"
+IDS = tuple(range(31_000, 31_090))  # tokens that nothing else has
+
+
+def holds(folder, *needles):
+    """Which needles are in any file, any name, of a folder."""
+    found = set()
+    for path in Path(folder).rglob("*"):
+        data = str(path).encode() + (path.read_bytes() if path.is_file() else b"")
+        found |= {needle for needle in needles if needle in data or needle.lower() in data.lower()}
+    return found
+
+
+def needles():
+    """Parts of the secret as text, and its tokens in each way that files hold tokens."""
+    words = [word.encode() for word in ("Xanthippe", "treasure lies", "Quixotically", "buried it")]
+    ids = np.array(IDS[10:20])
+    lists = [b",".join(b"%d" % i for i in IDS[10:14])]
+    return (*words, ids.astype("<u2").tobytes(), ids.astype("<u4").tobytes(), *lists)
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A library with a secret branch in a conversation that goes on elsewhere."""
+    with open_library(tmp_path) as library:
+        chat = library.new_conversation(SECRET[:30] + "…")
+        root = library.add_node(chat.id, None, Message("user", "good morning", tuple(range(70))), state_key=KEY)
+        save(library, library.tokens(root.id), root.id)
+        secret = library.add_node(chat.id, root.id, Message("user", SECRET, IDS), state_key=KEY)
+        save(library, library.tokens(secret.id), secret.id)
+        reply = library.add_node(
+            chat.id, secret.id, Message("assistant", ANSWER, IDS[::-1], stop="stop"), state_key=KEY
+        )
+        save(library, library.tokens(reply.id), reply.id)
+        library.add_prompt(SECRET)
+        library.add_prompt("good morning")
+        library.set_name("Xanthippe", reply.id)
+        library.quicksave(reply.id)
+        library.pin(reply.id)
+        journal = library.begin_journal(ReplyStart(chat.id, reply.id))
+        journal.append(IDS, SECRET)
+        journal.close()
+        other = library.add_node(
+            chat.id, root.id, Message("user", "nice weather", tuple(range(500, 580))), state_key=KEY
+        )
+        save(library, library.tokens(other.id), other.id)
+        library.find("Xanthippe")
+        library.rename("Xanthippe", "buried it")
+        library.rename("buried it", "Quixotically")
+        library.delete(reply.id)
+        library.undo()
+        library.move_head(chat.id, reply.id)
+        yield library, root.id, secret.id, other.id
+
+
+def test_what_is_deleted_forever_is_in_no_file_any_more(told, tmp_path):
+    library, root, secret, other = told
+    library.set_title(library.node(root).conversation_id, SECRET[:30] + "…")
+    assert holds(tmp_path, *needles()) == set(needles())  # the search finds what is there
+    gone = library.delete_forever(secret)
+    assert gone.messages == 2
+    assert holds(tmp_path, *needles()) == set()
+    for each in (root, other):
+        tokens = library.tokens(each)
+        assert library.load_state(KEY, tokens).rung == "bundle"
+    assert [t.preview for t in library.tree(library.node(root).conversation_id)] == ["good morning", "nice weather"]
+    assert library.prompts() == ["good morning"]
+    assert library.find("Xanthippe") == []
+    assert library.find("weather")[0].node_id == other
+    assert library.start_position().node_id == root
+    with pytest.raises(UnknownNode):
+        library.node(secret)
+    with pytest.raises(UnknownNode):
+        library.delete_forever(secret)
+    library.close()
+    assert holds(tmp_path, *needles()) == set()
+
+
+def test_a_whole_conversation_can_be_forgotten_also_when_it_is_hidden(told, tmp_path):
+    library, root, _, _ = told
+    library.delete(root)
+    assert library.delete_forever(root).messages == 4
+    assert holds(tmp_path, *needles(), b"good morning there", b"nice weather") == set()
+    assert library.conversations() == []
+    library.close()
+    with open_library(tmp_path) as again:
+        assert again.conversations() == []
+
+
+def test_states_that_others_share_stay_with_them(told):
+    library, _, secret, _ = told
+    twin = library.new_conversation()
+    one = library.add_node(twin.id, None, Message("user", "good morning", tuple(range(70))), state_key=KEY)
+    two = library.add_node(twin.id, one.id, Message("raw", "other words, same tokens", IDS), state_key=KEY)
+    save(library, library.tokens(two.id), two.id)
+    library.delete_forever(secret)
+    assert library.load_state(KEY, library.tokens(two.id)).rung == "bundle"
+
+
+def test_incognito_writes_nothing_at_all(chats, own_directories):
+    chat = chats(ChatOptions(limit=12, seed=7, incognito=True), script={"oak": "Quixotically buried it is."})
+    chat.send(SECRET)
+    chat.save("Xanthippe")
+    chat.quicksave()
+    chat.find("treasure")
+    chat.regenerate()
+    chat.flush()
+    chat.close()
+    assert holds(own_directories, *needles()) == set()
+    assert not (own_directories / "data" / "tree.db").exists()
+
+
+def test_incognito_beside_a_library_leaves_its_bytes_as_they_were(chats, own_directories):
+    first = chats()
+    first.send("good morning")
+    first.flush()
+    first.close()
+    before = {p: p.read_bytes() for p in own_directories.rglob("*") if p.is_file()}
+    chat = chats(ChatOptions(limit=12, seed=7, incognito=True), at="HEAD")
+    chat.send(SECRET)
+    chat.save("Xanthippe")
+    chat.close()
+    assert holds(own_directories, *needles()) == set()
+    assert {p: p.read_bytes() for p in own_directories.rglob("*") if p.is_file()} == before
+
+
+def test_the_command_line_forgets_too(call, chats, own_directories):
+    chat = chats(script={"oak": "Quixotically buried it is."})
+    chat.send("good morning")
+    chat.save("morning")
+    chat.send(SECRET)
+    chat.save("secret")
+    chat.flush()
+    chat.close()
+    assert holds(own_directories, b"Xanthippe")
+    code, out, _ = call("delete", "secret~0", "--forever")
+    assert (code, out.startswith("Forgot 1 message")) == (0, True)
+    node = call("find", "Xanthippe", "--json")[1]
+    import json
+
+    call("delete", json.loads(node)[0]["node_id"], "--forever")
+    assert holds(own_directories, b"Xanthippe", b"Quixotically") == set()
+    assert call("show", "morning")[0] == 0
+
+
+def test_everything_is_private_and_nobody_s_text_is_a_path(told, tmp_path):
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+        assert "Xanthippe" not in str(path)
