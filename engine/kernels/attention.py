@@ -170,12 +170,10 @@ def _one_block(kv, first, count, rows, group, sizes, q, positions, window, j, wh
     dims, channels, scale_blocks = sizes
     k, ks, v, vs = where
     m, sums, o = result, result + _VECTOR, result + 2 * _VECTOR
-    # What all rows of the group see is weighed together, what only some see, row by row.
-    low, high, keys, uneven = 0, BLOCK, 0, False
-    for i in range(first, first + count):
-        begin, end = seen(_position(positions, i, rows, group), window, j)
-        uneven = uneven or (i > first and (begin != low or end != high))
-        low, high, keys = max(low, begin), min(high, end), max(keys, end)
+    # Positions rise with the rows. What all rows of the group see is weighed together, what only some see, row by row.
+    begin, high = seen(_position(positions, first, rows, group), window, j)
+    low, keys = seen(_position(positions, first + count - 1, rows, group), window, j)
+    uneven = begin != low or high != keys
     if keys <= 0 or (not uneven and low >= high):
         return
     # As variables, for Numba compiles a function anew for each literal that it is given.
@@ -226,8 +224,11 @@ def _merge(first, count, rows, group, channels, positions, window, j, result, me
     store_f32x16(merged + _VECTOR, total)
     store_f32x16(merged + 2 * _VECTOR, a)
     store_f32x16(merged + 3 * _VECTOR, w)
+    newest, oldest = _position(positions, first + count - 1, rows, group), _position(positions, first, rows, group)
+    position = oldest
     for i in range(min(count, rows - first)):
-        position = _position(positions, first + i, rows, group)
+        if newest != oldest:
+            position = _position(positions, first + i, rows, group)
         begin, end = seen(position, window, j)
         if begin < end:
             starts = j == max(0, position + 1 - window) // BLOCK
