@@ -15,6 +15,7 @@ from engine.kernels.plan import CODES_BYTES, SYNC_BYTES, TILE, partial_bytes, sc
 from engine.kv import BLOCK, KVLayout
 from engine.model_tables import ModelTables
 from engine.pool import ThreadPool
+from engine.repack import apart
 from engine.weights import Weights
 
 Floats = npt.NDArray[np.float32]
@@ -116,9 +117,9 @@ class Runner:
             (plan.Q, plan.Q_STRIDE, "q", _up(q), rows),
             (plan.K, plan.K_STRIDE, "k", _up(kv), rows),
             (plan.V, plan.V_STRIDE, "v", _up(kv), rows),
-            (plan.ATTENDED, plan.ATTENDED_STRIDE, "attended", _up(q), rows),
-            (plan.GATED, plan.GATED_STRIDE, "gated", _up(ffn), rows),
-            (plan.RAISED, plan.RAISED_STRIDE, "raised", _up(ffn), rows),
+            (plan.ATTENDED, plan.ATTENDED_STRIDE, "attended", apart(q), rows),
+            (plan.GATED, plan.GATED_STRIDE, "gated", apart(ffn), rows),
+            (plan.RAISED, plan.RAISED_STRIDE, "raised", apart(ffn), rows),
             (plan.LOGITS, plan.LOGITS_STRIDE, "logits", _up(self._vocabulary), n_out),
         )
         for index, stride, name, width, count in strided:

@@ -42,6 +42,15 @@ class Matrix:
     data: Bytes
 
 
+def apart(floats: int) -> int:
+    """Width of a float32 row of activations in memory: whole vectors and lines, no multiple of 4096 bytes.
+
+    A tile reads a column of eight rows at once; rows 4096 bytes apart would share one set of the nearest cache.
+    """
+    width = -(-floats // 32) * 32
+    return width + GROUP if width % 1024 == 0 else width
+
+
 @cache
 def packed_step(kind: str) -> np.dtype[Any]:
     """The dtype of one repacked step of GROUP rows: fields of (elements a row, GROUP), then `blocks` of such fields."""

@@ -13,7 +13,7 @@ from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
 from engine.packed import LINE, Job, PackedWeights, places
 from engine.quants import GROUP, SUPPORTED, Bytes, Embedding, Floats
-from engine.repack import Matrix, repack
+from engine.repack import Matrix, apart, repack
 
 LAYER_MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
@@ -191,7 +191,7 @@ class _Reader:
 
     def vectors(self, names: Sequence[str], size: int) -> Floats:
         """Several of one size, (names, size padded with zeros to whole vectors) float32."""
-        out = np.zeros((len(names), -(-size // GROUP) * GROUP), np.float32)
+        out = np.zeros((len(names), apart(size)), np.float32)
         for row, name in zip(out, names, strict=True):
             row[:size] = self.vector(name, size)
         return out

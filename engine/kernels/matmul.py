@@ -29,6 +29,7 @@ from engine.quants import blocks_of
 from engine.repack import packed_offset
 
 _SIZES = (1, 2, 4, 8) if TILE == 8 else (1, 3, 6)  # of tiles, in tokens
+_PLAIN_CHAINS = 4
 _STAY_BYTES = 1 << 18  # of weights that meet all tokens before the next: they stay in the second cache
 _PLAIN_BYTES = {"F32": 64, "F16": 32, "BF16": 32}  # of 16 rows at one k
 KINDS = (*_PLAIN_BYTES, *FORMATS)
@@ -48,18 +49,20 @@ def _plain_weights(b: Any, kind: str, at: Any) -> Any:
     return b.bitcast(b.shl(b.zext(bits, VI32), const(VI32, 16)), VF)
 
 
-def _plain_tile(b: Any, kind: str, acc: list[Any], a: dict[str, Any]) -> None:
-    """acc += one step, a single k, of a plain type. Rows behind the last token are read as the last token's."""
+def _plain_tile(b: Any, kind: str, acc: list[list[Any]], a: dict[str, Any]) -> None:
+    """acc[group][token] += all of k of a plain type. Rows behind the last token are read as the last token's."""
     last = b.sub(a["count"], _n(1))
     rows = []
-    for t in range(len(acc)):
+    for t in range(len(acc[0])):
         row = b.select(b.icmp_signed("<", _n(t), last), _n(t), last)
         rows.append(b.add(a["x"], b.mul(row, a["x_stride"])))
     with cgutils.for_range(b, a["steps"]) as loop:
-        value = _plain_weights(b, kind, b.add(a["w"], b.mul(loop.index, _n(_PLAIN_BYTES[kind]))))
-        for p, row in zip(acc, rows, strict=True):
-            x = load(b, b.add(row, b.mul(loop.index, _n(4))), F32)
-            b.store(fma(b, value, splat(b, x, VF), b.load(p)), p)
+        x = [splat(b, load(b, b.add(row, b.mul(loop.index, _n(4))), F32), VF) for row in rows]
+        at = b.add(a["w"], b.mul(loop.index, _n(_PLAIN_BYTES[kind])))
+        for g, of_group in enumerate(acc):
+            value = _plain_weights(b, kind, b.add(at, b.mul(a["group_bytes"], _n(g))))
+            for t, p in enumerate(of_group):
+                b.store(fma(b, value, x[t], b.load(p)), p)
 
 
 def _of_token(b: Any, x: Any, at: int, t: int, what: Any, vector: Any) -> Any:
@@ -111,18 +114,21 @@ def _quantized_tile(b: Any, form: Format, acc: list[Any], a: dict[str, Any]) -> 
                 _add_block(b, form, here, b.add(x, b.mul(inner.index, _n(CODES_BYTES))), acc)
 
 
-def _tile(b: Any, kind: str, size: int, a: dict[str, Any]) -> None:
-    """16 rows times `size` tokens, of which the first a["count"] are stored; accumulators in registers."""
-    acc = [cgutils.alloca_once_value(b, const(VF, 0.0)) for _ in range(size)]
-    for p in acc:
-        b.store(const(VF, 0.0), p)
+def _tile(b: Any, kind: str, size: int, groups: int, a: dict[str, Any]) -> None:
+    """16 rows of each of `groups` times `size` tokens, of which the first a["count"] are stored; sums in registers."""
+    acc = [[cgutils.alloca_once_value(b, const(VF, 0.0)) for _ in range(size)] for _ in range(groups)]
+    for of_group in acc:
+        for p in of_group:
+            b.store(const(VF, 0.0), p)
     if kind in FORMATS:
-        _quantized_tile(b, FORMATS[kind], acc, a)
+        _quantized_tile(b, FORMATS[kind], acc[0], a)
     else:
         _plain_tile(b, kind, acc, a)
-    for t, p in enumerate(acc):
+    for t in range(size):
         with b.if_then(b.icmp_signed("<", _n(t), a["count"])):
-            store(b, b.load(p), b.add(a["y"], b.mul(_n(t), a["y_stride"])))
+            y = b.add(a["y"], b.mul(_n(t), a["y_stride"]))
+            for g in range(groups):
+                store(b, b.load(acc[g][t]), b.add(y, _n(64 * g)))
 
 
 _ARGS = ("w", "group_bytes", "x", "x_stride", "steps", "y", "y_stride", "tokens")
@@ -141,9 +147,27 @@ def _emit(b: Any, kind: str, a: dict[str, Any], first: Any, last: Any) -> None:
             y = b.add(a["y"], b.mul(t, a["y_stride"]))
             for below, size in zip((0, *_SIZES), _SIZES, strict=False):
                 fits = b.and_(b.icmp_signed(">", count, _n(below)), b.icmp_signed("<=", count, _n(size)))
-                with b.if_then(fits), cgutils.for_range_slice(b, start, end, _n(1), I64) as (g, _):
-                    at = {"w": b.add(a["w"], b.mul(g, a["group_bytes"])), "y": b.add(y, b.mul(g, _n(64)))}
-                    _tile(b, kind, size, a | at | {"x": x, "count": count})
+                with b.if_then(fits):
+                    _groups(b, kind, size, a | {"x": x, "y": y, "count": count}, start, end)
+
+
+def _groups(b: Any, kind: str, size: int, a: dict[str, Any], start: Any, end: Any) -> None:
+    """A tile of tokens times the groups [start, end).
+
+    A plain type's sum is one chain of additions over k, four cycles each: few tokens take several groups at a time.
+    """
+
+    def some(together: int, first: Any, last: Any) -> None:
+        with cgutils.for_range_slice(b, first, last, _n(together), I64) as (g, _):
+            at = {"w": b.add(a["w"], b.mul(g, a["group_bytes"])), "y": b.add(a["y"], b.mul(g, _n(64)))}
+            _tile(b, kind, size, together, a | at)
+
+    together = 1 if kind in FORMATS else max(1, _PLAIN_CHAINS // size)
+    if together > 1:
+        whole = b.sub(end, b.urem(b.sub(end, start), _n(together)))
+        some(together, start, whole)
+        start = whole
+    some(1, start, end)
 
 
 @intrinsic(prefer_literal=True)

@@ -27,7 +27,7 @@ from engine.kernels.matmul import KINDS
 from engine.kernels.plan import CODES_BYTES, TILE
 from engine.kernels.simd import add_i32, load_i32x16, splat_i32, sum_i32
 from engine.kernels.target import target
-from engine.repack import packed_size
+from engine.repack import apart, packed_size
 
 MANY, LARGE = 512, 384 << 20  # tokens of a prefill; bytes of a matrix that no cache holds
 COLUMNS = 2048
@@ -65,7 +65,7 @@ class Case:
         self.groups, self.steps, self.size = packed_size(kind, rows, columns)
         rng = np.random.default_rng(1)
         self.weights = np.tile(rng.integers(0, 64, 1 << 16, np.uint8), -(-self.groups * self.size >> 16))
-        x = rng.standard_normal((tokens, columns)).astype(np.float32)
+        x = rng.standard_normal((tokens, apart(columns))).astype(np.float32)
         self.y = np.zeros((tokens, 16 * self.groups), np.float32)
         if kind in entry.QUANTIZED:
             self.stride = columns // 32 * CODES_BYTES
@@ -73,7 +73,7 @@ class Case:
             for t in range(tokens):
                 quantize_row(x[t].ctypes.data, columns, self.x.ctypes.data, self.stride, t)
         else:
-            self.stride, self.x = 4 * columns, x
+            self.stride, self.x = x.strides[0], x
         self.call = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 10)(entry.product(kind))
 
     def __call__(self, first, last):
