@@ -101,3 +101,31 @@ def test_blocks_shared_out_among_threads_give_the_same_bytes(windowed, name, kv_
             found.append((session.logits_digest(), other.logits_digest()))
         assert len(set(found)) == 1
         assert found[0][0] == found[0][1]
+
+
+# (heads, KV heads, dims of a head): groups that fill no tile of rows, dims that fill no pair of vectors
+ODD_SHAPES = [(6, 2, 24), (5, 1, 80), (7, 1, 96), (6, 1, 256), (9, 1, 16), (2, 2, 40), (10, 1, 8)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "dims"), ODD_SHAPES)
+def test_odd_heads_are_the_references_and_the_same_however_fed(tmp_path, heads, kv_heads, dims):
+    from engine.model import Model
+
+    shape = make_models.Shape(2, 96, 64, heads, kv_heads, dims, ("F32",), vocabulary=500, key_length=True, seed=31)
+    path = make_models.write(tmp_path / "odd.gguf", shape)
+    ids = make_models.token_list(500, 300, seed=32)
+    expected = Llama.read(path).logits(ids, round_f16)
+    for kv_type, error in (("f16", 1e-4), ("q8_0", 5e-2)):
+        found = []
+        for threads, chunks in ((1, [150, *[1] * 20, 130]), (3, [7, 64, 229])):
+            model = Model.open(path, kv_type=kv_type, threads=threads)
+            try:
+                session, at = model.new_session(), 0
+                for chunk in chunks:
+                    model.prefill(session, ids[at : at + chunk])
+                    at += chunk
+                found.append(session.logits)
+            finally:
+                model.close()
+        assert found[0].tobytes() == found[1].tobytes()
+        assert np.abs(found[0] - expected[-1]).max() < error * np.abs(expected).max()
