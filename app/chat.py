@@ -170,6 +170,13 @@ class Chat:
         """Give messages of the whole library that hold all words of a text, newest first."""
         return self._core.library.find(text)
 
+    def parting(self, ref: str) -> str:
+        """Say where a savepoint parts from the live position, and what each of the two says from there on.
+
+        Raises UnknownRef, AmbiguousRef.
+        """
+        return views.parting(self._core.library, self._core.place.path, ref)
+
     def siblings(self, node_id: str) -> list[Message]:
         """Give the alternatives of a message, itself included, in order of creation."""
         library = self._core.library

@@ -81,6 +81,7 @@ COMMANDS: tuple[Command, ...] = (
         "file",
     ),
     Command("import", "Read an exported file into the library", "Savepoints", "[file]"),
+    Command("diff", "Say where a savepoint parts from here", "Savepoints", "savepoint", "savepoint"),
     Command("find", "Find messages in all conversations by their words, and go there", "Savepoints", "[words]"),
     Command("tree", "Show the tree of branches, or hide it", "Savepoints", keys=("ctrl+t",)),
     Command("undo", "Take back the last action: turn, restore, fork, delete or name", "Conversation"),

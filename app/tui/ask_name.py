@@ -21,15 +21,26 @@ class AskName(ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss", "Close")]
 
     def __init__(
-        self, title: str, what: str, *, suggested: str = "", taken: Collection[str] = (), movable: bool = True
+        self,
+        title: str,
+        what: str,
+        *,
+        suggested: str = "",
+        taken: Collection[str] = (),
+        movable: bool = True,
+        does: str = "saves",
     ) -> None:
-        """`taken` are names that now point elsewhere: one of them needs a second Enter, or cannot be had."""
+        """`taken` are names that now point elsewhere: one of them needs a second Enter, or cannot be had.
+
+        `does` is what Enter does.
+        """
         super().__init__()
         self._title = title
         self._what = what
         self._suggested = suggested
         self._taken = frozenset(taken)
         self._movable = movable
+        self._does = does
         self._confirmed = ""
 
     def compose(self) -> ComposeResult:
@@ -38,12 +49,12 @@ class AskName(ModalScreen[str | None]):
             box.border_title = Content(self._title)
             yield Static(literal(self._what), classes="what")
             yield Input(plain(self._suggested), placeholder="name", compact=True, id="name", select_on_focus=True)
-            yield Static("Enter saves · Esc closes", classes="hint", markup=False)
+            yield Static(f"Enter {self._does} · Esc closes", classes="hint", markup=False)
 
     def on_input_changed(self) -> None:
         """Another name, another answer."""
         self._confirmed = ""
-        self._say("Enter saves · Esc closes", False)
+        self._say(f"Enter {self._does} · Esc closes", False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Give the name; the first Enter on a taken one only says so."""

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.sentences import sentence
 from app.tui.ask_name import AskName
 from app.tui.deeds import deed
 from app.tui.picker import Pick, Picker
 from app.tui.plain import one_line, plain
+from snapshots import StoreError
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
@@ -115,7 +117,8 @@ async def name_message(screen: ChatScreen, argument: str) -> None:
 @deed("export")
 async def export(screen: ChatScreen, argument: str) -> None:
     """Write the conversation up to here to a file."""
-    file = argument or await screen.ask(AskName("Export", "A file for this conversation, up to here."))
+    what = "A file for this conversation, up to here."
+    file = argument or await screen.ask(AskName("Export", what, does="writes it"))
     if file:
         screen.job(partial(screen.chat.export, Path(file)), done=f"Exported to {plain(file)}.")
 
@@ -123,7 +126,7 @@ async def export(screen: ChatScreen, argument: str) -> None:
 @deed("import")
 async def import_file(screen: ChatScreen, argument: str) -> None:
     """Read an exported file into the library; its conversation is opened like any other."""
-    file = argument or await screen.ask(AskName("Import", "The exported file to read."))
+    file = argument or await screen.ask(AskName("Import", "The exported file to read.", does="reads it"))
     if file:
         screen.job(partial(screen.chat.import_file, Path(file)))
 
@@ -131,7 +134,7 @@ async def import_file(screen: ChatScreen, argument: str) -> None:
 @deed("find")
 async def find(screen: ChatScreen, argument: str) -> None:
     """Search all conversations; Enter goes to what was found."""
-    text = argument or await screen.ask(AskName("Find", "Words that the message holds.")) or ""
+    text = argument or await screen.ask(AskName("Find", "Words that the message holds.", does="searches")) or ""
     if not text:
         return
     hits = await asyncio.to_thread(screen.chat.find, text)
@@ -144,6 +147,20 @@ async def find(screen: ChatScreen, argument: str) -> None:
     chosen = await screen.ask(Picker(f"Find “{one_line(text, 30)}”", picks, hint="Enter goes there · Esc closes"))
     if chosen:
         screen.job(partial(screen.chat.restore, chosen))
+
+
+@deed("diff")
+async def diff(screen: ChatScreen, argument: str) -> None:
+    """Say where another savepoint parts from here, and what it says from there on."""
+    if screen.chat.status().node_id is None or not argument:
+        screen.toast("/diff takes a savepoint, and compares it with where we are: /diff name.", "warning")
+        return
+    try:
+        parting = await asyncio.to_thread(screen.chat.parting, argument)
+    except StoreError as error:
+        screen.toast(sentence(error), "warning")
+        return
+    await screen.transcript.say(parting)
 
 
 @deed("tree")

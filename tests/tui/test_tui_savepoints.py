@@ -225,3 +225,49 @@ async def test_name_renames_the_savepoint_of_a_message(stages):
         await stage.command("/name two")
         await stage.until(lambda: list(stage.chat.labels()) == ["two"])
         await stage.sees("★ two")
+
+
+async def test_find_goes_to_a_message_of_any_conversation(stages):
+    async with stages(script=SCRIPT) as stage:
+        await stage.send("hello")
+        await stage.enter("/new")
+        await stage.idle()
+        await stage.send("more")
+        await stage.enter("/find Good day")
+        await stage.sees("Find “Good day”", "Good day.")
+        await stage.press("enter")
+        await stage.until(lambda: stage.texts() == ["hello", "Good day."], "the other conversation")
+        await stage.enter("/find xyzzy")
+        await stage.toast("Nothing holds")
+
+
+async def test_a_conversation_is_exported_and_imported_from_the_prompt(stages, tmp_path):
+    file = tmp_path / "talk.fork"
+    async with stages(script=SCRIPT) as stage:
+        await stage.send("hello")
+        await stage.enter(f"/export {file}")
+        await stage.toast("Exported to")
+        assert file.read_bytes().startswith(b"forkpoint export 1")
+        await stage.enter(f"/import {file}")
+        await stage.toast("are new")
+        file.write_bytes(b"junk")
+        await stage.enter(f"/import {file}")
+        await stage.toast("cannot be imported")
+
+
+async def test_diff_says_where_a_savepoint_parts_from_here(stages):
+    async with stages(script=SCRIPT) as stage:
+        await stage.send("hello")
+        await stage.enter("/save start")
+        await stage.idle()
+        await stage.send("more")
+        await stage.enter("/save left")
+        await stage.idle()
+        await stage.enter("/load start")
+        await stage.until(lambda: len(stage.views) == 2, "the later turn to go")
+        await stage.idle()
+        await stage.send("again")
+        await stage.enter("/diff left")
+        await stage.sees("left parts from here behind turn 1.", "── left ──", "And good night.")
+        await stage.enter("/diff nowhere")
+        await stage.toast("no savepoint")
