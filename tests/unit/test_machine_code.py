@@ -1,5 +1,6 @@
 """Compiled code is kept, found again by what it was compiled from, and never run when it is not what was written."""
 
+import json
 import os
 import struct
 import subprocess
@@ -143,6 +144,25 @@ def test_another_cpu_has_a_place_of_its_own():
 
 
 _C_LIBRARY = {"sched_yield", "nanosleep", "memset", "memcpy", "memmove", "fmaf", "fma", "sqrt"}
+
+
+RUN = """
+import json, sys
+from app.__main__ import main
+code = main(["run", "--json", "--temp", "0", "-n", "12", "hello"])
+print(code, sorted({"numba", "textual"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_a_run_with_kept_kernels_imports_no_compiler_and_says_the_same(own_directories):
+    """Two processes in the places of one person: whatever the first had to compile, the second has."""
+    said = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=300, check=True)
+        said.append((json.loads(done.stdout), done.stderr.splitlines()[-1]))
+    assert said[0][0]["tokens"] == said[1][0]["tokens"]
+    assert said[0][0]["logits_digest"] == said[1][0]["logits_digest"]
+    assert said[1][1] == "0 []"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF")
