@@ -70,7 +70,7 @@ def _helper(parts: Sequence[str]) -> Iterator[subprocess.Popen[bytes] | None]:
         command = [sys.executable, "-c", _HELPER, str(Path(__file__).resolve().parents[1]), *parts]
         nothing = subprocess.DEVNULL
         try:
-            helper = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
+            helper = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)  # noqa: S603 - our own code
         except OSError:
             helper = None
     try:

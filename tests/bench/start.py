@@ -20,7 +20,8 @@ import sys
 from app.__main__ import main
 code = main(sys.argv[1:])
 status = open("/proc/self/status").read() if sys.platform == "linux" else ""
-print("\\npeak", next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), 0), file=sys.stderr)
+peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), 0)
+print("\\npeak", peak, file=sys.stderr)
 sys.exit(code)
 """
 
