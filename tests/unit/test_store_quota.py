@@ -8,7 +8,8 @@ import pytest
 from faults.kit import KEY, assert_true, open_library, save, state_files
 
 from app.config import ConfigError, load_config
-from snapshots import Message, UnknownNode, quota
+from app.events import Notice, Restored
+from snapshots import Message, UnknownNode, find, quota
 
 
 @pytest.fixture
@@ -205,3 +206,31 @@ def test_the_commands_pin_count_and_collect(call, chats):
     code, out, _ = call("gc")
     assert (code, out.startswith("Removed 0 files")) == (0, True)
     assert call("pin", "here", "--off")[0] == 0
+
+
+def test_a_chat_over_its_quota_goes_on_and_resumes_by_recomputing(chats):
+    chat = chats(script={"hello": "Good day.", "more": "And good night."})
+    chat._own.set_cap(1)
+    chat.send("hello")
+    chat.save("first")
+    chat.send("more")
+    chat.flush()
+    assert chat._own.stats().bundle_files == 0
+    assert [n for n in chat.heard.of(Notice) if "made room" in n.sentence][1:] == []  # said once
+    chat.close()
+    again = chats(at="first", script={"hello": "Good day.", "more": "And good night."})
+    restored = again.heard.of(Restored)[-1]
+    assert (restored.rung, restored.bit_exact) == ("recomputed", True)
+    assert [m.text for m in again.transcript()] == ["hello", "Good day."]
+
+
+def test_opening_a_chat_counts_in_the_background_and_indexes_text(chats):
+    chat = chats(script={"hello": "Good day."})
+    chat.send("hello")
+    chat.flush()
+    chat.close()
+    again = chats()
+    again.flush()
+    assert again._own._room._counted == again._own.stats().bundle_bytes > 0
+    with again._own._db.read() as tx:
+        assert not find.is_behind(tx)
