@@ -1,42 +1,77 @@
-"""`forkpoint bench`: speed and sizes on one model file, in the fields and by the rules of the llama.cpp comparison.
-
-pp512: prefill of 512 tokens, best of three; tg: decode of 32 tokens behind 16, best of three; reprefill_s and pp2048:
-prefill of 2048 tokens; tg_at_2048: decode of 16 behind them. Saving is what a chat does: compress, write, fsync.
-"""
+"""`forkpoint bench`: speed and sizes on one model file, as a table with bars, as JSON, or beside another run."""
 
 from __future__ import annotations
 
-import statistics
+import json
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from app.benchmark import LONG, TURN, measure
 from app.cli import OF_TOOLS, json_option, model_options
+from app.errors import BadInput
 from app.events import Progress
 from app.terminal import ProgressLine, print_json, print_table, size
 
 CONTEXT = 4096
-SHORT, LONG, TURN = 512, 2048, 200
-READ_BYTES = 1 << 28
+_BAR = 24
+
+# field: (unit, whether more is better (None: neither), meaning)
+_FIELDS: dict[str, tuple[str, bool | None, str]] = {
+    "pp512": ("tok/s", True, "prefill of 512 tokens"),
+    "pp2048": ("tok/s", True, "prefill of 2048 tokens"),
+    "tg": ("tok/s", True, "decode"),
+    "tg_at_2048": ("tok/s", True, "decode behind 2048 tokens"),
+    "branches4_tok_s": ("tok/s", True, "4 branches in one batch, together"),
+    "spec_quote_ratio": ("times", True, "guessing ahead in a reply that quotes its prompt"),
+    "spec_fresh_ratio": ("times", True, "guessing ahead in a reply that repeats nothing"),
+    "read_gb_s": ("GB/s", True, "reading memory and doing nothing else"),
+    "load_s": ("s", False, "opening the model, imports included"),
+    "ready_s": ("s", False, "from the start of the process to the first token that could be asked for"),
+    "reprefill_s": ("s", False, "what a restore of 2048 tokens saves"),
+    "save_s": ("s", False, "the whole state to disk, compressed and synced"),
+    "load_state_s": ("s", False, "the whole state from disk into a session"),
+    "restore_s": ("s", False, "a savepoint of 2048 tokens, digest compared"),
+    "restore_cold_s": ("s", False, "the same, nothing of its files in memory"),
+    "turn_save_s": ("s", False, "200 new tokens behind 2048, incrementally"),
+    "turn_save_cpu_s": ("s", False, "CPU time of that"),
+    "save_delay_ratio": ("times", False, "what decoding loses meanwhile, in that CPU time"),
+    "fork_us": ("µs", False, "a fork in memory"),
+    "state_bytes": ("", False, "the state's files"),
+    "peak_rss_bytes": ("", False, "most memory in use"),
+    "state_tokens": ("", None, "tokens in that state"),
+    "threads": ("", None, "threads"),
+}
 
 
 @click.command("bench", context_settings={"help_option_names": ["-h", "--help"]})
 @model_options(OF_TOOLS)
 @click.option("--quick", is_flag=True, help="Skip the part behind 2048 tokens.")
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OTHER.json",
+    help="Print ratios to another run: of `bench --json` or of the llama.cpp script. Above 1 is better.",
+)
 @json_option
 def bench_command(
-    model: Path | None, threads: int | None, context: int | None, cache_type: Any, quick: bool, as_json: bool
+    model: Path | None,
+    threads: int | None,
+    context: int | None,
+    cache_type: Any,
+    quick: bool,
+    compare: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure prefill, decode, saving and restoring on one model file."""
     from app.cli_model import chosen_model
     from app.local_engine import LocalEngine
 
+    other = _other_run(compare) if compare is not None else None
     line = ProgressLine()
     begin = time.perf_counter()
     opened: Any = LocalEngine().open_model(
@@ -55,152 +90,82 @@ def bench_command(
     }
     line.clear()
     try:
-        result |= measure(opened, quick=quick or opened.context_length < LONG + TURN + 64)
+        result |= measure(opened, quick=quick or opened.context_length < LONG + 2 * TURN + 256)
     finally:
         opened.close()
     result["peak_rss_bytes"] = _peak_rss_bytes()
     result = {k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}
+    if other is not None:
+        result["ratios"] = ratios(result, other)
     if as_json:
         print_json(result)
+    elif other is None:
+        print_table(("WHAT", "", "", ""), _rows(result))
     else:
-        rows = [(name, _shown(name, value), _MEANING.get(name, "")) for name, value in result.items()]
-        print_table(("FIELD", "VALUE", "MEANING"), rows)
+        _print_beside(result, other)
 
 
-_MEANING = {
-    "load_s": "opening the model, imports included",
-    "ready_s": "from the start of the process to the first token that could be asked for",
-    "pp512": "tok/s, prefill of 512 tokens",
-    "tg": "tok/s, decode at short context",
-    "pp2048": "tok/s, prefill of 2048 tokens",
-    "reprefill_s": "what a restore of 2048 tokens saves",
-    "tg_at_2048": "tok/s, decode behind 2048 tokens",
-    "save_s": "the whole state to disk, compressed and synced",
-    "load_state_s": "the whole state from disk into a session",
-    "state_bytes": "the state's files",
-    "state_tokens": "tokens in that state",
-    "turn_save_s": "200 new tokens behind 2048, incrementally",
-    "restore_s": "a savepoint of 2248 tokens, digest compared",
-    "fork_us": "a fork in memory",
-    "branches4_tok_s": "4 branches in one batch, together",
-    "read_gb_s": "reading memory and doing nothing else",
-    "peak_rss_bytes": "most memory in use",
-}
+def _rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, value, bar and meaning; a bar's length is the share of the largest figure of the same unit."""
+    shown = [(name, result[name]) for name in _FIELDS if isinstance(result.get(name), int | float)]
+    most: dict[str, float] = {}
+    for name, value in shown:
+        unit = _FIELDS[name][0]
+        most[unit] = max(most.get(unit, 0.0), value)
+    rows = []
+    for name, value in shown:
+        unit, _, meaning = _FIELDS[name]
+        length = round(_BAR * value / most[unit]) if unit and most[unit] > 0 else 0
+        rows.append((name, _shown(name, value), "█" * length, meaning))
+    return rows
 
 
-def _shown(name: str, value: Any) -> str:
-    return size(value) if name.endswith("_bytes") else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shown(name: str, value: float) -> str:
+    unit = _FIELDS[name][0]
+    return size(int(value)) if name.endswith("_bytes") else f"{value:.4g} {unit}".rstrip()
 
 
-def measure(model: Any, *, quick: bool) -> dict[str, Any]:
-    """Run every measurement on an open model; figures in the units of their names, speeds in tok/s."""
-    import numpy as np
+def _other_run(path: Path) -> dict[str, float]:
+    """The figures of another run: one JSON object, or a list of them, of which each field's best counts.
 
-    tokens = np.random.default_rng(0).integers(3, model.vocabulary_size, 2200).tolist()
-
-    def prefill(n: int) -> tuple[Any, float]:
-        session = model.new_session()
-        begin = time.perf_counter()
-        model.prefill(session, tokens[:n])
-        return session, time.perf_counter() - begin
-
-    def decode(session: Any, n: int) -> float:
-        begin = time.perf_counter()
-        for token in tokens[-n:]:
-            model.step([session], [token])
-        return n / (time.perf_counter() - begin)
-
-    result: dict[str, Any] = {"read_gb_s": read_gb_s(model.threads)}
-    prefill(32)
-    result["pp512"] = SHORT / min(prefill(SHORT)[1] for _ in range(3))
-    session, _ = prefill(16)
-    result["tg"] = max(decode(session, 32) for _ in range(3))
-    result["fork_us"] = _median_us(session.fork)
-    result["branches4_tok_s"] = _branches(model, session, tokens)
-    if not quick:
-        session, result["reprefill_s"] = prefill(LONG)
-        result["pp2048"] = LONG / result["reprefill_s"]
-        result["tg_at_2048"] = decode(session, 16)
-        result |= _saving(model, session, tokens)
-    return result
+    Raises BadInput for a file that is not that, OSError.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise BadInput(str(path), "is not JSON") from None
+    runs = values if isinstance(values, list) else [values]
+    best: dict[str, float] = {}
+    for run in runs:
+        if not isinstance(run, dict):
+            raise BadInput(str(path), "is not what `bench --json` prints")
+        for name, value in run.items():
+            more = _FIELDS.get(name, ("", None, ""))[1]
+            if more is not None and isinstance(value, int | float) and not isinstance(value, bool):
+                best[name] = value if name not in best else (max if more else min)(best[name], value)
+    if not best:
+        raise BadInput(str(path), "holds none of the figures that `bench --json` prints")
+    return best
 
 
-def _branches(model: Any, session: Any, tokens: list[int]) -> float:
-    branches = [session.fork() for _ in range(4)]
-    model.step(branches, tokens[:4])
-    begin = time.perf_counter()
-    for at in range(16):
-        model.step(branches, tokens[at : at + 4])
-    return 64 / (time.perf_counter() - begin)
+def ratios(mine: Mapping[str, Any], other: Mapping[str, float]) -> dict[str, float]:
+    """How much better each figure is that both have; above 1 is better."""
+    found = {}
+    for name, (_, more, _) in _FIELDS.items():
+        a, b = mine.get(name), other.get(name)
+        if more is not None and isinstance(a, int | float) and b and a:
+            found[name] = round(a / b if more else b / a, 3)
+    return found
 
 
-def _saving(model: Any, session: Any, tokens: list[int]) -> dict[str, Any]:
-    """Save, load and restore through the store, in a library of its own on the disk of temporary files."""
-    from app.local_engine import LocalEngine
-    from app.savepoints import Reacher
-    from snapshots import Chunk, Library
-
-    with tempfile.TemporaryDirectory(prefix="forkpoint-bench-") as root:
-        library = Library.open(Path(root) / "data", Path(root) / "cache")
-
-        def save() -> Any:
-            state = model.capture(session, library.save_from(model.state_key, session.tokens))
-            chunks = [Chunk(c.start, c.stop, c.arrays) for c in state.chunks if c.start < c.stop]
-            return library.save_state(
-                None, model.state_key, state.tokens, chunks, logits=state.logits, hidden=state.hidden
-            )
-
-        result: dict[str, Any] = {}
-        begin = time.perf_counter()
-        result["state_bytes"] = save().bytes_written
-        result["save_s"] = time.perf_counter() - begin
-        result["state_tokens"] = session.position
-        begin = time.perf_counter()
-        loaded = library.load_state(model.state_key, session.tokens)
-        parts = [(c.start, c.stop, c.arrays) for c in loaded.chunks]
-        engine = LocalEngine()
-        model.restore(engine.state_from_parts(session.tokens, parts, loaded.logits, loaded.hidden, b""))
-        result["load_state_s"] = time.perf_counter() - begin
-        model.prefill(session, tokens[:TURN])
-        begin = time.perf_counter()
-        save()
-        result["turn_save_s"] = time.perf_counter() - begin
-        digest = session.logits_digest()
-        begin = time.perf_counter()
-        reached = Reacher(engine, model, library).reach(session.tokens, None, b"", expected_digest=digest)
-        result["restore_s"] = time.perf_counter() - begin
-        if reached.rung != "bundle" or not reached.bit_exact:
-            raise RuntimeError(f"the restore was {reached.rung}, bit-exact: {reached.bit_exact}")
-        library.close()
-    return result
-
-
-def read_gb_s(threads: int) -> float:
-    """Bytes a second that `threads` threads read from memory by adding them up; best of three, GB = 10^9."""
-    import numpy as np
-
-    data = np.ones(READ_BYTES // 8, np.uint64)
-    parts = np.array_split(data, threads)
-
-    def once() -> float:
-        workers = [threading.Thread(target=np.add.reduce, args=(part,)) for part in parts]
-        begin = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return READ_BYTES / (time.perf_counter() - begin) / 1e9
-
-    return max(once() for _ in range(3))
-
-
-def _median_us(action: Callable[[], object], count: int = 200) -> float:
-    times = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times) * 1e6
+def _print_beside(result: Mapping[str, Any], other: Mapping[str, float]) -> None:
+    better = ratios(result, other)
+    rows = []
+    for name, value, _, meaning in _rows(result):
+        theirs = _shown(name, other[name]) if name in other else ""
+        ratio = f"{better[name]:.2f}" if name in better else ""
+        rows.append((name, value, theirs, ratio, "█" * min(_BAR, round(8 * better.get(name, 0.0))), meaning))
+    print_table(("WHAT", "THIS RUN", "OTHER", "RATIO", "", ""), rows)
 
 
 def _version() -> str:

@@ -42,7 +42,7 @@ class TokenList(Sequence[int]):
         """Add ids at the end."""
         store, end = self._store, self._length + len(ids)
         if store.used != self._length or end > len(store.ids):
-            room = np.empty(max(2 * end, 64), np.int64)
+            room = np.empty(64 + end + end // 4, np.int64)
             room[: self._length] = store.ids[: self._length]
             store = self._store = _Store(room, self._length)
         store.ids[self._length : end] = ids

@@ -1,7 +1,8 @@
-"""forkpoint and llama.cpp on the same file, in turn, in the same minutes; prints both and the ratios.
+"""forkpoint and llama.cpp on the same files, in turn, in the same minutes; prints both and the ratios.
 
     pip install -e '.[peer]'
-    python tests/bench/side_by_side.py MODEL.gguf [--rounds 2] [--threads 2] [--quick] [--peer-python PYTHON] [--json]
+    python tests/bench/side_by_side.py MODEL.gguf... [--rounds 2] [--threads 2] [--quick] [--peer-python PYTHON]
+                                       [--json | --markdown]
 
 Each round runs llama.cpp without and with flash attention, then `forkpoint bench`. Absolute figures drift on a shared
 machine, so the best of each side over all rounds is compared: a ratio above 1 means forkpoint is better. The peer's
@@ -52,18 +53,31 @@ def best(runs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("models", nargs="+", metavar="MODEL.gguf")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="leave out what lies behind 2048 tokens")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has llama-cpp-python")
     parser.add_argument("--json", action="store_true", help="print every run as one JSON object instead of the table")
+    parser.add_argument("--markdown", action="store_true", help="print the README's table, a column for each file")
     options = parser.parse_args()
     if not PEER_SCRIPT.is_file():
         raise SystemExit(f"the peer's script is not here: {PEER_SCRIPT}")
+    found = {model: measured(model, options) for model in options.models}
+    if options.json:
+        print(json.dumps(found, indent=1))
+    elif options.markdown:
+        print_markdown(found)
+    else:
+        for model, runs in found.items():
+            print_table(model, runs)
+
+
+def measured(model, options):
+    """Every run of both sides on one file."""
     threads = ["--threads", str(options.threads)]
-    peer = [options.peer_python, str(PEER_SCRIPT), options.model, *threads]
-    ours = [sys.executable, "-m", "app", "bench", "-m", options.model, *threads, "--json"]
+    peer = [options.peer_python, str(PEER_SCRIPT), model, *threads]
+    ours = [sys.executable, "-m", "app", "bench", "-m", model, *threads, "--json"]
     if options.quick:
         peer.append("--quick")
         ours.append("--quick")
@@ -71,20 +85,47 @@ def main():
     for _ in range(options.rounds):
         peer_runs += [run(peer), run([*peer, "--flash-attn"])]
         our_runs.append(run(ours))
-    if options.json:
-        print(json.dumps({"peer": peer_runs, "forkpoint": our_runs}, indent=1))
-        return
-    theirs, mine = best(peer_runs), best(our_runs)
-    print(f"{'':14}{'forkpoint':>14}{'llama.cpp':>14}{'ratio':>8}")
-    for field, more in FIELDS.items():
-        a, b = mine.get(field), theirs.get(field)
+    return {"peer": peer_runs, "forkpoint": our_runs}
+
+
+def ratio(field, mine, theirs):
+    """How much better we are, None where one side has no such figure."""
+    a, b = mine.get(field), theirs.get(field)
+    return None if not a or not b else a / b if FIELDS[field] else b / a
+
+
+def print_table(model, runs):
+    """Both sides and the ratio, a line for each figure; then what only we have."""
+    theirs, mine = best(runs["peer"]), best(runs["forkpoint"])
+    print(f"{Path(model).name}\n{'':18}{'forkpoint':>14}{'llama.cpp':>14}{'ratio':>8}")
+    for field in FIELDS:
+        a, b, r = mine.get(field), theirs.get(field), ratio(field, mine, theirs)
         if a is None and b is None:
             continue
-        ratio = None if not a or not b else a / b if more else b / a
         cells = [f"{x:14.4g}" if x is not None else f"{'-':>14}" for x in (a, b)]
-        print(f"{field:14}{cells[0]}{cells[1]}{f'{ratio:8.2f}' if ratio else '       -'}")
-    for field in sorted(set(our_runs[-1]) - set(FIELDS)):
-        print(f"{field:14} {our_runs[-1][field]}")
+        print(f"{field:18}{cells[0]}{cells[1]}{f'{r:8.2f}' if r else '       -'}")
+    last = runs["forkpoint"][-1]
+    for field in sorted(set(last) - set(FIELDS)):
+        print(f"{field:18} {last[field]}")
+
+
+def print_markdown(found):
+    """The README's table: tok/s of both sides and the ratio in each cell."""
+    rows = {
+        "pp512": "prefill of 512 tokens",
+        "pp2048": "prefill of 2048 tokens",
+        "tg": "decode",
+        "tg_at_2048": "decode behind 2048 tokens",
+    }
+    print("| tok/s: forkpoint / llama.cpp = ratio | " + " | ".join(Path(model).stem for model in found) + " |")
+    print("|---" * (1 + len(found)) + "|")
+    for field, meaning in rows.items():
+        cells = []
+        for runs in found.values():
+            theirs, mine = best(runs["peer"]), best(runs["forkpoint"])
+            r = ratio(field, mine, theirs)
+            cells.append(f"{mine[field]:.3g} / {theirs[field]:.3g} = **{r:.2f}**" if r else "-")
+        print(f"| {meaning} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
