@@ -105,6 +105,7 @@ def _speculation(model: Any) -> dict[str, float]:
         generate(writing, speculate=speculate)
         return time.perf_counter() - begin
 
+    seconds(other[:8], True)
     found = {}
     for name, said in (("spec_quote_ratio", document), ("spec_fresh_ratio", other)):
         plain = guessed = float("inf")
