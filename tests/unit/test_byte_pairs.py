@@ -216,3 +216,18 @@ def test_the_digest_covers_what_decides_ids(trained, make):
     assert make(tokens, merges, pre="qwen2").digest != base
     assert make(tokens, merges, pre="phi-2").digest == base
     assert make(tokens, merges, eos_token_id=5).digest != base
+
+
+def test_the_command_line_says_it_in_a_sentence(call, tmp_path):
+    path = write_gguf(tmp_path / "p.gguf", ["a"], None, None, model="gpt2", merges=[], pre="hoogle-3")
+    code, out, err = call("tokenize", "-m", str(path), "a")
+    assert (code, out) == (5, "")
+    assert "hoogle-3" in err
+    path = write_gguf(tmp_path / "m.gguf", ["a"], None, None, model="gpt2", pre="gpt-2")
+    code, out, err = call("tokenize", "-m", str(path), "a")
+    assert (code, out) == (4, "")
+    assert "tokenizer.ggml.merges" in err
+    path = write_gguf(tmp_path / "s.gguf", ["a", "<|x|>"], None, [1, 3], model="gpt2", merges=[], pre="llama-bpe",
+                      bos_token_id=1)  # fmt: skip
+    assert call("tokenize", "-m", str(path), "a<|x|>")[1] == "[1, 0, 1]\n"
+    assert call("tokenize", "--no-special", "-m", str(path), "a<|x|>")[1] == "[0]\n"
