@@ -265,11 +265,21 @@ def _touch(path: Path, files: Files) -> StoreReadOnly | None:
         if not isinstance(reason, StoreReadOnly) or not path.is_file():
             raise reason from error
         return reason
-    regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    facts = os.fstat(fd)
     os.close(fd)
-    if not regular:
-        raise StoreError("is not a regular file", path=path)
+    _must_be_plain(path, facts)
+    for beside in ("-journal", "-wal", "-shm"):  # SQLite would write through what lies there
+        with contextlib.suppress(FileNotFoundError):
+            _must_be_plain(path.with_name(path.name + beside), os.lstat(path.with_name(path.name + beside)))
     return None
+
+
+def _must_be_plain(path: Path, facts: os.stat_result) -> None:
+    """What is written in place must be a file of its own: another name of it would be another file's bytes."""
+    if not stat.S_ISREG(facts.st_mode):
+        raise StoreError("is not a regular file", path=path)
+    if facts.st_nlink > 1:
+        raise StoreError("has a second name (a hard link), under which it would be changed too", path=path)
 
 
 @contextlib.contextmanager
