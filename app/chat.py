@@ -11,6 +11,7 @@ Errors are typed exceptions; `app.sentences.sentence(error)` makes the one sente
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from app.saved_model import SavedModel, how_to_open, saved_model
 from app.starting import LAST_MODEL, model_file, whole_path
 from app.talking import Talking
 from app.workbench import ModelOptions
-from snapshots import Hit, Library, UnknownConversation, UnknownNode
+from snapshots import Hit, Library, StoreError, UnknownConversation, UnknownNode
 
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
@@ -279,7 +280,8 @@ class Chat:
             if path is not None:
                 core.emit(ModelReady(model.name, model.context_length, load_s))
                 if not core.options.incognito and not core.options.window:
-                    core.library.remember_setting(LAST_MODEL, str(model.path))
+                    with suppress(StoreError):  # a library that cannot be written is no reason not to chat
+                        core.library.remember_setting(LAST_MODEL, str(model.path))
             if self._start_notice:
                 core.notice(self._start_notice, "warning")
                 self._start_notice = ""

@@ -74,7 +74,7 @@ def is_due(data_dir: Path, files: Files) -> bool:
     facts = files.signature(newest)
     if facts is None or abs(time.time() - facts[3] / 1e9) < DUE_S:
         return False
-    return _head(newest)[_CHANGES] != _head(data_dir / "tree.db")[_CHANGES]
+    return files.head(newest, 100)[_CHANGES] != files.head(data_dir / "tree.db", 100)[_CHANGES]
 
 
 def write(connection: sqlite3.Connection, data_dir: Path, files: Files, *, keep_as: str = "") -> Path:
@@ -125,11 +125,3 @@ def read(path: Path, files: Files) -> sqlite3.Connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         undo.pop_all()
     return connection
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(100)
-    except OSError:
-        return b""

@@ -268,10 +268,15 @@ def _touch(path: Path, files: Files) -> StoreReadOnly | None:
     facts = os.fstat(fd)
     os.close(fd)
     _must_be_plain(path, facts)
-    for beside in ("-journal", "-wal", "-shm"):  # SQLite would write through what lies there
+    check_beside(path)
+    return None
+
+
+def check_beside(path: Path) -> None:
+    """Refuse a database with strange things beside it: SQLite would write through them, or wait for them."""
+    for beside in ("-journal", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             _must_be_plain(path.with_name(path.name + beside), os.lstat(path.with_name(path.name + beside)))
-    return None
 
 
 def _must_be_plain(path: Path, facts: os.stat_result) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapshots import backups, segment, tree_check
+from snapshots.database import check_beside
 from snapshots.errors import DamagedFile, LibraryIsNewer, StoreBusy
 from snapshots.files import Files, typed
 from snapshots.journal import readable
@@ -84,6 +85,7 @@ def _open(data_dir: Path) -> sqlite3.Connection:
     path = data_dir / "tree.db"
     if not path.is_file() or path.is_symlink():
         raise sqlite3.DatabaseError("there is no tree.db")
+    check_beside(path)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30)
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection
