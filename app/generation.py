@@ -180,10 +180,11 @@ def generate(writing: Writing, cancel: Cancel = lambda: False, *, speculate: boo
             left = model.context_length if writing.limit is None else writing.limit - writing.made - 1
             draft = guesses.draft(token, left)
             begin = time.perf_counter()
-            rows = model.step([session], [token], [draft])
+            rows = model.step([session], [token], [draft] if draft else None)
             guesses.took(rows, time.perf_counter() - begin)
-            writing.reply.drafted, writing.reply.accepted = guesses.drafted, guesses.accepted
         writing.fed(token)
+    if guesses is not None:
+        writing.reply.drafted, writing.reply.accepted = guesses.drafted, guesses.accepted
     return writing.finish()
 
 

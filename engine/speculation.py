@@ -111,8 +111,8 @@ class Speculation:
         place, length = self._lookup.find()
         if length:
             self._expected = length, self._lookup.following(place, 1)[0]
-        self._open = self._lookup.following(place, self._best_count(length, room)) if length else []
-        self.drafted += len(self._open)
+            self._open = self._lookup.following(place, self._best_count(length, room))
+            self.drafted += len(self._open)
         return list(self._open)
 
     def took(self, rows: int, seconds: float) -> None:
