@@ -80,6 +80,7 @@ class Rotary:
 
 def temperatures(scale: float, length: int, context: int) -> npt.NDArray[np.float32]:
     """1 + scale * ln(1 + position // length) for each position of a context, float32 (context,). Llama 4, Mistral 3."""
+    length = min(length, context)
     with localcontext() as decimals:
         decimals.prec = _DIGITS
         steps = [float(1 + Decimal(scale) * Decimal(1 + i).ln()) for i in range(-(-context // length))]

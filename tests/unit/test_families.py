@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from decimal import Decimal
 
+import gguf
 import numpy as np
 import pytest
 from conformance.family_models import FAMILIES as MODELS
@@ -18,6 +19,7 @@ from engine.hyperparameters import Hyperparameters
 from engine.rotary import Rotary, Yarn, temperatures
 
 TOKENS = token_list(512, 150)
+F32 = gguf.GGMLQuantizationType.F32
 
 
 def read(path, model):
@@ -52,38 +54,60 @@ def test_heads_that_fill_no_vector_are_normed_alone(tmp_path, architecture, head
     near_the_reference(tmp_path / "m.gguf", model)
 
 
-@pytest.mark.parametrize("name", ["llama-bias", "qwen2", "qwen3", "gemma3"])
-def test_one_tensor_for_queries_keys_and_values_gives_the_same_bits(tmp_path, name):
-    """As some converters write them; biases too."""
-    import gguf
-
-    from engine.model import Model
-
-    plain = write(tmp_path / "plain.gguf", MODELS[name])
-    reader = gguf.GGUFReader(plain)
-    tensors = {t.name: t.data.copy() for t in reader.tensors}
-    writer = gguf.GGUFWriter(tmp_path / "fused.gguf", MODELS[name].architecture)
+def rewritten(source, path, change):
+    """The model file again with other tensors: change(name -> float32 array) gives name -> (array, type)."""
+    reader = gguf.GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(path, architecture)
     for key, field in reader.fields.items():
         if not key.startswith("GGUF.") and key != "general.architecture":
             inner = field.types[1] if len(field.types) > 1 else None
             writer.add_key_value(key, field.contents(), field.types[0], inner)
-    for i in range(MODELS[name].layers):
-        for ending in ("weight", "bias"):
-            parts = [tensors.pop(f"blk.{i}.attn_{n}.{ending}", None) for n in "qkv"]
-            if parts[0] is not None:
-                tensors[f"blk.{i}.attn_qkv.{ending}"] = np.concatenate(parts)
-    for key, values in tensors.items():
-        writer.add_tensor(key, values)
+    for name, (values, kind) in change({t.name: t.data.copy() for t in reader.tensors}).items():
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    found = []
-    for path in (plain, tmp_path / "fused.gguf"):
-        model = Model.open(path, threads=2)
-        found.append(model.all_logits(TOKENS[:70]).tobytes())
-        model.close()
+    return path
+
+
+@pytest.mark.parametrize("name", ["llama-bias", "qwen2", "qwen3", "gemma3"])
+def test_one_tensor_for_queries_keys_and_values_gives_the_same_bits(tmp_path, open_model, model_file, name):
+    """As some converters write them; biases too."""
+
+    def fuse(tensors):
+        for i in range(MODELS[name].layers):
+            for ending in ("weight", "bias"):
+                parts = [tensors.pop(f"blk.{i}.attn_{n}.{ending}", None) for n in "qkv"]
+                if parts[0] is not None:
+                    tensors[f"blk.{i}.attn_qkv.{ending}"] = np.concatenate(parts)
+        return {key: (values, F32) for key, values in tensors.items()}
+
+    fused = rewritten(model_file(name), tmp_path / "fused.gguf", fuse)
+    found = [open_model(path, threads=2).all_logits(TOKENS[:70]).tobytes() for path in (model_file(name), fused)]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kinds", [("Q8_0",), ("Q4_0", "Q8_0", "BF16", "Q5_1")])
+@pytest.mark.parametrize("name", ["phi3-plain", "gemma3-dense", "qwen3", "granite", "llama-bias"])
+def test_quantized_matrices_serve_every_family(tmp_path, open_model, model_file, name, kinds):
+    """Also those that are cut out of a larger tensor: as near to the float64 reference as their activations allow."""
+
+    def quantize(tensors):
+        out, count = {}, 0
+        for key, values in tensors.items():
+            kind = F32
+            if values.ndim == 2 and values.shape[1] % 32 == 0:
+                kind, count = gguf.GGMLQuantizationType[kinds[count % len(kinds)]], count + 1
+            out[key] = (values, kind)
+        assert count >= 7
+        return out
+
+    path = rewritten(model_file(name), tmp_path / "small.gguf", quantize)
+    ours = open_model(path, threads=2, context=1024).all_logits(TOKENS)
+    exact = Dense.read(path, 1024).logits(TOKENS)
+    assert np.sqrt(np.mean((ours - exact) ** 2)) <= 0.02 * np.sqrt(np.mean(exact**2))
 
 
 def test_a_bias_of_the_head_is_added(tmp_path):
@@ -106,7 +130,6 @@ def test_a_bias_of_the_head_is_added(tmp_path):
 
 def write_with(path, model, more):
     """The model, with `more(writer)` called before it is written out."""
-    import gguf
 
     class Writer(gguf.GGUFWriter):
         def write_header_to_file(self, path=None):
