@@ -1,7 +1,7 @@
 """The conversation controller: one live position in the tree of savepoints, and one engine session behind it.
 
-Threads. Reading methods (`transcript`, `tree`, `conversations`, `status`, ...) are cheap and may be called from any
-thread, also before a model is open. Doing methods block while they work: call them in a worker thread. Only one works
+Threads. Reading methods (app/chat_reading.py) are cheap and may be called from any thread, also before a model is
+open. Doing methods block while they work: call them in a worker thread. Only one works
 at a time; the others wait for it, except `stop`, `save` and `quicksave`, which act inside a running reply, and
 `quickload`, `restore`, `fork` and the others that move the position, which stop a running reply first (what was written
 of it is kept as a node). Everything a screen has to know arrives through `emit`, called in the thread that works.
@@ -13,26 +13,21 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from app import views
-from app.branching import Branch
 from app.chat_core import ChatOptions, Core, Emit
+from app.chat_reading import ChatReading
 from app.config import Config, TuiOptions, load_config
 from app.engine_protocol import Engine, Model
 from app.errors import NothingToDo
-from app.events import ConversationRow, Message, ModelReady, PendingReply, Status, TreeChanged, TreeRow
-from app.generation import Reply
+from app.events import ModelReady, TreeChanged
 from app.libraries import borrow, memory_library, own_library
 from app.moving import Moving
 from app.saved_model import SavedModel, how_to_open, saved_model
 from app.starting import LAST_MODEL, model_file, whole_path
 from app.talking import Talking
 from app.workbench import ModelOptions
-from snapshots import Hit, Library, StoreError, UnknownConversation, UnknownNode
-
-if TYPE_CHECKING:
-    from engine.sampler import SamplerSettings
+from snapshots import Library, StoreError, UnknownConversation, UnknownNode
 
 __all__ = ["Chat", "ChatOptions", "open_chat"]
 
@@ -61,7 +56,7 @@ def open_chat(emit: Emit, options: TuiOptions | None = None, *, engine: Engine |
     return chat
 
 
-class Chat:
+class Chat(ChatReading):
     """One window's conversation. Mutates the library; emits events."""
 
     def __init__(
@@ -141,118 +136,6 @@ class Chat:
         if self._wanted_model is not None:
             return self._wanted_model
         return model_file(self._own, self._core.place.path, self._config)
-
-    # ---- reading: any thread, no engine needed ------------------------------------------------------------------
-
-    def transcript(self) -> list[Message]:
-        """Give the messages from the root to the live position, oldest first; system messages included."""
-        core = self._core
-        return views.messages(core.library, core.place.path, core.place.cut, core.thinking_tokens)
-
-    def transcript_of(self, node_id: str) -> list[Message]:
-        """Give the messages from the root to any node, for previews: nothing is restored."""
-        core = self._core
-        return views.messages(core.library, core.library.path(node_id), thinking=core.thinking_tokens)
-
-    def tree(self) -> list[TreeRow]:
-        """Give every node of this conversation, depth first."""
-        conversation = self._core.place.conversation
-        return views.tree_rows(self._core.library, conversation.id, self._core.place.path) if conversation else []
-
-    def conversations(self) -> list[ConversationRow]:
-        """Give every conversation of the library, the last used first."""
-        return views.conversation_rows(self._core.library, self._core.place.conversation)
-
-    def labels(self) -> dict[str, str]:
-        """Give every name of the library and the id of the node that it points to."""
-        return {s.name: s.node_id for s in self._core.library.savepoints()}
-
-    def find(self, text: str) -> list[Hit]:
-        """Give messages of the whole library that hold all words of a text, newest first."""
-        return self._core.library.find(text)
-
-    def parting(self, ref: str) -> str:
-        """Say where a savepoint parts from the live position, and what each of the two says from there on.
-
-        Raises UnknownRef, AmbiguousRef.
-        """
-        return views.parting(self._core.library, self._core.place.path, ref)
-
-    def siblings(self, node_id: str) -> list[Message]:
-        """Give the alternatives of a message, itself included, in order of creation."""
-        library = self._core.library
-        return [views.messages(library, library.path(n.id))[-1] for n in library.siblings(node_id)]
-
-    def prompt_history(self) -> list[str]:
-        """Give the user's messages of the whole library, oldest first, for the prompt's history."""
-        return self._core.library.prompts()[::-1]
-
-    def status(self) -> Status:
-        """Give the facts for the status line."""
-        core = self._core
-        model = core.bench.model
-        last = core.place.node
-        tokens = core.place.cut.count + last.keep if core.place.cut and last else last.n_tokens if last else 0
-        if core.decoding and core.bench.session is not None:
-            tokens = core.bench.session.position
-        return Status(
-            model_name=model.name if model else None,
-            conversation_id=core.place.conversation.id if core.place.conversation else None,
-            node_id=last.id if last else None,
-            label=core.label(),
-            tokens=tokens,
-            context_length=model.context_length if model else None,
-            busy=core.busy,
-            generating=core.decoding,
-            temperature=core.settings.temperature if core.settings else None,
-            incognito=core.options.incognito,
-        )
-
-    def pending_reply(self) -> PendingReply | None:
-        """Give the cut-off reply behind the live position, if there is one."""
-        return self._core.pending()
-
-    @property
-    def settings(self) -> SamplerSettings | None:
-        """Sampler settings of the next reply; None until a model is open."""
-        return self._core.settings
-
-    @property
-    def system(self) -> str:
-        """The system message in force, "" where there is none."""
-        return self._core.place.system()
-
-    @property
-    def last_reply(self) -> Reply | None:
-        """The reply that was written last in this process: its ids, text and reason."""
-        return self._core.last_reply
-
-    @property
-    def branches(self) -> tuple[Branch, ...]:
-        """The replies to the last message where ChatOptions asked for several; the first is the live one."""
-        return self._core.branches
-
-    def name_branch(self, index: int, name: str, *, force: bool = False) -> str:
-        """Name the place behind one of `branches`; gives its node's id. Raises NameTaken unless `force`, BadName."""
-        with self._core.working():
-            place = self._core.branches[index].place
-            if not place.settle() or place.node is None:
-                raise self._core.trouble
-            self._core.library.set_name(name, place.node.id, force=force)
-            self._core.emit(TreeChanged())
-            return place.node.id
-
-    @property
-    def dice_key(self) -> bytes:
-        """The dice of the next token; their position is the number of tokens."""
-        return self._core.dice
-
-    def logits_digest(self) -> str | None:
-        """Give the digest of the live position's logits (blake2b-256 hex); None where they are not computed."""
-        session = self._core.bench.session
-        if session is None or session.logits is None or list(session.tokens) != self._core.place.tokens():
-            return None
-        return session.logits_digest()
 
     # ---- the model ----------------------------------------------------------------------------------------------
 
@@ -345,6 +228,16 @@ class Chat:
         self._core.stop()
 
     # ---- savepoints ---------------------------------------------------------------------------------------------
+
+    def name_branch(self, index: int, name: str, *, force: bool = False) -> str:
+        """Name the place behind one of `branches`; gives its node's id. Raises NameTaken unless `force`, BadName."""
+        with self._core.working():
+            place = self._core.branches[index].place
+            if not place.settle() or place.node is None:
+                raise self._core.trouble
+            self._core.library.set_name(name, place.node.id, force=force)
+            self._core.emit(TreeChanged())
+            return place.node.id
 
     def save(self, name: str, *, force: bool = False) -> None:
         """Name the live position; in mid-reply the part so far becomes a node and the reply goes on behind it.
