@@ -42,7 +42,11 @@ def write_file(path: Path, pieces: Iterable[bytes], *, force: bool) -> None:
             return
         if not force:
             raise BadInput(str(path), "is there already; -f replaces it")
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".forkpoint-", delete=False) as draft:
+    try:
+        draft = tempfile.NamedTemporaryFile(dir=path.parent, prefix=".forkpoint-", delete=False)  # noqa: SIM115
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error  # the name that people gave
+    with draft:
         try:
             for piece in pieces:
                 draft.write(piece)

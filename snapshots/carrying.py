@@ -158,9 +158,9 @@ def parse(stream: Readable) -> Iterator[Manifest | ModelInfo | Carried]:
         except BadExport:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, BadNode) as error:
-            raise BadExport("holds a record that cannot be understood") from error
+            raise BadExport("it holds a record that cannot be understood") from error
     if manifest is None or manifest.at not in known:
-        raise BadExport("does not hold the message that it is of")
+        raise BadExport("it does not hold the message that it is of")
 
 
 def _word(value: object, longest: int = _LONGEST_WORD) -> str:
@@ -252,7 +252,7 @@ def put(tx: sqlite3.Connection, parts: Iterator[Manifest | ModelInfo | Carried],
     manifest = next(parts)
     assert isinstance(manifest, Manifest)
     if manifest.what == "replay":
-        raise BadExport("holds no replies, only what it takes to make them: import it with --replay")
+        raise BadExport("it holds no replies, only what it takes to make them: import it with --replay")
     fresh = _meet_conversation(tx, manifest)
     before = heads.head(tx, manifest.conversation_id)
     shown: dict[str, int | None] = {}

@@ -119,15 +119,15 @@ def read(stream: Readable) -> Iterator[Record]:
 
 
 def _check_opening(stream: Readable) -> None:
-    opening = _exactly(stream, len(OPENING), short="is no export of forkpoint")
+    opening = _exactly(stream, len(OPENING), short="it is no export of forkpoint")
     if opening == OPENING:
         return
     if opening.startswith(_ANY_VERSION):
-        raise BadExport(f"was made by a newer forkpoint: its version is not {VERSION}")
-    raise BadExport("is no export of forkpoint")
+        raise BadExport(f"it was made by a newer forkpoint: its version is not {VERSION}")
+    raise BadExport("it is no export of forkpoint")
 
 
-def _exactly(stream: Readable, count: int, short: str = "is cut short") -> bytes:
+def _exactly(stream: Readable, count: int, short: str = "it is cut short") -> bytes:
     """So many bytes, asked for in pieces: a claim alone takes no memory. Raises BadExport."""
     parts: list[bytes] = []
     while count:
@@ -143,37 +143,37 @@ def _next_block(stream: Readable, last: bytes) -> tuple[bytes, bytes]:
     head = _exactly(stream, _BLOCK.size)
     packed, stored, size = _BLOCK.unpack(head)
     if packed not in (0, 1) or stored > _BLOCK_LIMIT or size > _BLOCK_LIMIT or (not packed and stored != size):
-        raise BadExport("claims to be too large")
+        raise BadExport("it claims to be too large")
     if packed and not codec.is_sound(stored, size):
-        raise BadExport("opens to far more than it is")
+        raise BadExport("it opens to far more than it is")
     body = _exactly(stream, stored)
     digest = _exactly(stream, _DIGEST)
     if blake2b(head + body, digest_size=_DIGEST, key=last).digest() != digest:
-        raise BadExport("fails its digest")
+        raise BadExport("it fails its digest")
     if not packed:
         return body, digest
     try:
         return codec.decompress(memoryview(body), size), digest
     except codec.CannotDecode as error:
-        raise BadExport(str(error)) from error
+        raise BadExport(f"it {error}") from error
 
 
 def _unpacked(content: bytes, place: int) -> tuple[Record, int]:
     if len(content) - place < _RECORD.size:
-        raise BadExport("holds a record that is cut short")
+        raise BadExport("it holds a record that is cut short")
     kind, n_json, n_text, n_tokens = _RECORD.unpack_from(content, place)
     place += _RECORD.size
     if n_json > JSON_LIMIT or n_text > TEXT_LIMIT or n_tokens > TOKENS_LIMIT:
-        raise BadExport("claims to be too large")
+        raise BadExport("it claims to be too large")
     if len(content) - place < n_json + n_text + n_tokens:
-        raise BadExport("holds a record that is cut short")
+        raise BadExport("it holds a record that is cut short")
     try:
         values = json.loads(content[place : place + n_json].decode(), parse_constant=_refuse)
         text = content[place + n_json : place + n_json + n_text].decode()
     except (ValueError, RecursionError) as error:
-        raise BadExport("holds text that cannot be read") from error
+        raise BadExport("it holds text that cannot be read") from error
     if not isinstance(values, dict):
-        raise BadExport("holds a record that is no object")
+        raise BadExport("it holds a record that is no object")
     end = place + n_json + n_text + n_tokens
     return Record(kind, values, text, content[end - n_tokens : end]), end
 

@@ -10,6 +10,7 @@ from faults.kit import open_library
 from app.errors import BadInput, NothingToDo, OtherModel
 from app.events import Notice
 from app.replaying import is_promised, replay
+from app.sentences import sentence
 from app.travelling import document, import_checked, write_file
 from snapshots import BadExport, Carried, Message, exchange
 from snapshots.ids import node_id, pack_tokens
@@ -232,6 +233,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"ab"
     write_file(path, [b"c"], force=True)
     assert path.read_bytes() == b"c"
+
+
+def test_a_place_that_is_not_there_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_file(tmp_path / "nowhere" / "x", [b"a"], force=False)
+    assert sentence(caught.value) == f"{tmp_path / 'nowhere' / 'x'}: no such file or directory."
+
+
+def test_what_is_no_export_is_refused_in_a_whole_sentence(tmp_path):
+    assert sentence(BadExport("it fails its digest")) == "The file cannot be imported: it fails its digest."
+    for raw in (b"", b"a letter to a friend, not an export", b"forkpoint export 1\n"):
+        with pytest.raises(BadExport) as caught:
+            list(exchange.read(io.BytesIO(raw)))
+        assert sentence(caught.value).startswith("The file cannot be imported: it ")
 
 
 def test_a_link_is_replaced_not_written_through(tmp_path):
