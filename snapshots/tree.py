@@ -23,6 +23,7 @@ _COLUMNS = (
 DAMAGED = "(damaged)"
 """What a list shows in place of a text that is not what was said."""
 _SEALED = seals.columns("nodes")
+_CUT = 14  # columns of _SEALED
 _NODE = ", ".join((*_COLUMNS, "row_digest"))
 NODE_COLUMNS = _NODE
 """The columns of a row that `believe` takes, in its order."""
@@ -232,10 +233,8 @@ def tokens_of(nodes: Iterable[Node]) -> list[int]:
 def children(tx: sqlite3.Connection, conversation_id: str, node_id: str | None) -> list[Node]:
     """The live nodes behind a node, or the live roots, oldest first."""
     where, value = ("parent_id = ?", node_id) if node_id else ("conversation_id = ? AND parent_id IS NULL", None)
-    rows = tx.execute(
-        f"SELECT {_NODE} FROM nodes WHERE {where} AND deleted IS NULL ORDER BY seq", (value or conversation_id,)
-    )
-    return [_node(row) for row in rows.fetchall()]
+    rows = tx.execute(f"SELECT {_SEALED}, {_NODE} FROM nodes WHERE {where} ORDER BY seq", (value or conversation_id,))
+    return [_node(row[_CUT:]) for row in rows.fetchall() if not _is_hidden(row[:_CUT])]
 
 
 def siblings(tx: sqlite3.Connection, node_id: str) -> list[Node]:
@@ -248,12 +247,11 @@ def siblings(tx: sqlite3.Connection, node_id: str) -> list[Node]:
 def newest_leaf(tx: sqlite3.Connection, node_id: str) -> Node:
     """The newest live child, and its newest, to the end."""
     while True:
-        row = tx.execute(
-            "SELECT id FROM nodes WHERE parent_id = ? AND deleted IS NULL ORDER BY seq DESC LIMIT 1", (node_id,)
-        ).fetchone()
-        if row is None:
+        rows = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE parent_id = ? ORDER BY seq DESC", (node_id,))
+        newest = next((row[1] for row in rows if not _is_hidden(row)), None)
+        if newest is None:
             return node(tx, node_id)
-        node_id = row[0]
+        node_id = newest
 
 
 def nearest_live(tx: sqlite3.Connection, node_id: str | None) -> str | None:

@@ -230,3 +230,18 @@ def test_threads_write_and_read_at_once(library, chat):
     assert errors == []
     assert len(made) == 36
     assert len(library.tree(chat.id)) == 72
+
+
+def test_a_deleted_mark_that_nobody_made_hides_no_way_through_the_tree(library, chat, tmp_path):
+    user, reply = talk(library, chat.id, None, "hello")
+    other = library.add_node(chat.id, user.id, Message("assistant", "another", (9,), stop="stop"))
+    gone = library.add_node(chat.id, user.id, Message("assistant", "deleted by a person", (8,), stop="stop"))
+    library.delete(gone.id)
+    library.close()
+    with sqlite3.connect(tmp_path / "data" / "tree.db") as raw:
+        raw.execute("UPDATE nodes SET deleted = 1 WHERE id IN (?, ?)", (user.id, other.id))
+    with open_library(tmp_path) as again:
+        assert [n.id for n in again.children(chat.id, None)] == [user.id]
+        assert [n.id for n in again.children(chat.id, user.id)] == [reply.id, other.id]
+        assert [n.id for n in again.siblings(reply.id)] == [reply.id, other.id]
+        assert again.newest_leaf(user.id).id == other.id
