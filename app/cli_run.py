@@ -112,6 +112,8 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
         finally:
             if as_json:  # also where saving fails: the text is not lost with it
                 print_json(result)
+        if save_name is not None:
+            _back_up(chat)
     finally:
         listener.progress.clear()
         chat.close()
@@ -363,3 +365,14 @@ def _save(chat: Chat, name: str | None, force: bool, result: dict[str, Any]) -> 
     for each, node_id, own in zip(names, ids, made, strict=False):
         own["savepoint"] = {"id": node_id, "name": each}
         own["timings"]["save_s"] = save_s
+
+
+def _back_up(chat: Chat) -> None:
+    """Make the library's daily copy where one is due. The reply is out and saved: trouble here is only told."""
+    from app.sentences import sentence
+    from snapshots import StoreError
+
+    try:
+        chat.back_up()
+    except StoreError as error:
+        click.echo(f"forkpoint: There is no backup of today: {sentence(error)}", err=True)

@@ -1,5 +1,6 @@
 """`run`, `eval`, `verify`, `bench` over a real model file, in this process."""
 
+import contextlib
 import io
 import json
 import sys
@@ -10,6 +11,8 @@ import pytest
 
 from app.__main__ import main
 from app.libraries import own_library
+from snapshots import StoreFull, backups
+from snapshots.files import Files
 
 START = "Once upon a time, there was a little girl named"
 
@@ -77,6 +80,31 @@ def test_save_then_go_on_with_the_savepoints_own_settings(call):
     assert rest["logits_digest"] == whole["logits_digest"]
     more = result(call, "--at", "part", "--raw", "-n", "5", " The end.")
     assert more["reused_tokens"] == part["rng"]["position"]
+
+
+def copies():
+    with own_library(must_exist=True) as library:
+        return backups.listed(library.data_dir, Files())
+
+
+def test_a_run_that_saves_makes_the_daily_backup_and_no_second_one(call):
+    result(call, "--raw", "-n", "2", "--save", "one", START)
+    (copy,) = copies()
+    with contextlib.closing(backups.read(copy, Files())) as inside:
+        assert inside.execute("SELECT name FROM labels").fetchall() == [("one",)]
+    result(call, "--raw", "-n", "2", "--save", "two", START)
+    assert copies() == [copy]
+
+
+def test_a_backup_that_fails_is_told_behind_the_reply_and_changes_nothing_else(call, monkeypatch):
+    def full(*_, **__):
+        raise StoreFull("no space left", path=Path("backups"))
+
+    monkeypatch.setattr(backups, "back_up", full)
+    code, out, err = call("run", "--json", "--raw", "-n", "2", "--save", "one", START)
+    assert (code, json.loads(out)["savepoint"]["name"]) == (0, "one")
+    assert err.startswith("forkpoint: There is no backup of today: The disk is full")
+    assert err.count("\n") == 1
 
 
 def test_each_run_without_at_is_a_conversation_of_its_own(call):
