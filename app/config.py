@@ -111,7 +111,7 @@ def load_config(root: Path | None = None) -> Config:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(path, key, f"is not a setting; settings are {', '.join(sorted(known))}")
+            raise ConfigError(path, key, f"is not a setting; settings are {', '.join(sorted(known)).replace('_', '-')}")
         given[name] = _checked(path, name, value)
     if given.get("sampler"):
         _check_sampler(path, given["sampler"])
@@ -151,6 +151,9 @@ def _bytes(path: Path, value: object) -> int:
     return value
 
 
+_KINDS = {str: "text in quotes", int: "a whole number", bool: "true or false", dict: "a table"}
+
+
 def _checked(path: Path, name: str, value: object) -> Any:
     """Check one setting's type and give it as the dataclass holds it."""
     wanted: dict[str, type] = {"model": str, "theme": str, "cache_type": str, "sampler": dict}
@@ -159,7 +162,7 @@ def _checked(path: Path, name: str, value: object) -> Any:
         return _bytes(path, value)
     kind = wanted.get(name, int)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(path, name, f"must be of type {kind.__name__}")
+        raise ConfigError(path, name, f"must be {_KINDS[kind]}")
     if name == "cache_type" and value not in get_args(KVType):
         raise ConfigError(path, name, f"must be one of {', '.join(get_args(KVType))}")
     least = 0 if name == "weights_cache" else 1

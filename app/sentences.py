@@ -121,7 +121,9 @@ def sentence(error: BaseException) -> str:
     elif name == "BadInput":
         text = f"{e['what']}: {e['why']}."
     elif name == "ConfigError":
-        setting = f"“{e['field']}” " if e.get("field") else ""
+        field = str(e["field"] or "")
+        written = field if "." in field else field.replace("_", "-")  # as people write it in the file
+        setting = f"“{written}” " if field else ""
         text = f"The config file {e['path']} cannot be used: {setting}{e['why']}."
     elif name == "StoreFull" or exit_code(error) == 9:
         text = "The disk is full: the text is kept as far as it fits; free some space and save again."

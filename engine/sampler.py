@@ -120,7 +120,7 @@ class SamplerSettings:
         made: dict[str, Any] = {}
         for name, value in values.items():
             if name not in _DEFAULTS:
-                raise SamplerError(name, value, "there is no such setting")
+                raise SamplerError(name, value, "is not a setting")
             if isinstance(value, list):
                 value = tuple(value)
             # One spelling of a number: 1 and 1.0 must not make two savepoints of one.

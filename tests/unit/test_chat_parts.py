@@ -169,7 +169,7 @@ def every_error():
         OtherModel("x", ("tensors",), "guide"),
         TooLong(10, 5),
         BadInput("ids.json", "is not JSON"),
-        ConfigError(path, "threads", "must be of type int"),
+        ConfigError(path, "threads", "must be a whole number"),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
         OSError(errno.ENOSPC, "No space left on device"),
         KeyboardInterrupt(),
@@ -224,6 +224,20 @@ def test_a_whole_config_file(tmp_path):
         model=tmp_path / "m.gguf", threads=3, cache_type="q8_0", theme="nord", sampler={"temperature": 0.5}
     )
     assert load_config(tmp_path / "nowhere") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("cache-type = 3", "“cache-type” must be text in quotes."),
+     ("weights-cache = true", "“weights-cache” must be a whole number."),
+     ("autosave = 1", "“autosave” must be true or false."), ("sampler = 1", "“sampler” must be a table."),
+     ("[sampler]\ntop-k = 1", "“sampler.top-k” is not a setting."), ("x = 1", "prefill-ahead, ")],
+)  # fmt: skip
+def test_a_bad_config_is_said_in_the_words_of_the_file(tmp_path, text, words):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError) as wrong:
+        load_config(tmp_path)
+    assert words in sentence(wrong.value)
 
 
 @pytest.mark.parametrize(
