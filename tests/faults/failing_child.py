@@ -10,9 +10,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
+# What is loaded only when it is used comes first: a program that cannot be read is not the trouble in question.
+import numpy.random  # noqa: E402, F401
+import zstandard  # noqa: E402, F401
+
 from app.sentences import EXIT_CODES, exit_code, sentence  # noqa: E402
 from faults.kit import open_library, save  # noqa: E402
-from snapshots import Message, ReplyStart, StoreError  # noqa: E402
+from snapshots import Message, ReplyStart, StoreError, bundles, tree_check  # noqa: E402, F401
 
 TURNS = 2
 
