@@ -49,20 +49,23 @@ class Watcher:
         self._stopped.set()
 
     def _run(self) -> None:
+        seen = self._look()
+        backup_at = time.monotonic() + BACKUP_AFTER_S
+        while not self._stopped.wait(LOOK_S):
+            now = self._look()
+            if now is not None and now != seen:
+                seen = now
+                self._post(LibraryChanged())
+            if time.monotonic() > backup_at:
+                backup_at = time.monotonic() + BACKUP_EVERY_S
+                self._back_up()
+
+    def _look(self) -> int | None:
+        """The count of other processes' changes, or None where it cannot be read just now."""
         try:
-            seen = self._chat.outside_changes()
-            backup_at = time.monotonic() + BACKUP_AFTER_S
-            while not self._stopped.wait(LOOK_S):
-                now = self._chat.outside_changes()
-                if now != seen:
-                    seen = now
-                    self._post(LibraryChanged())
-                if time.monotonic() > backup_at:
-                    backup_at = time.monotonic() + BACKUP_EVERY_S
-                    self._back_up()
-        except Exception:
-            if not self._stopped.is_set():  # a library that is closed ends the watch
-                self._stopped.set()
+            return self._chat.outside_changes()
+        except Exception:  # a busy or failing moment must not end the watch: the next look comes soon
+            return None
 
     def _back_up(self) -> None:
         try:
