@@ -300,7 +300,8 @@ class Chat(ChatReading):
         self._talking.set_system(text)
 
     def change_settings(self, **changes: Any) -> None:
-        """Change sampler settings by field name. Raises SamplerError with the field."""
+        """Change sampler settings by field name; they are on disk when this returns. Raises SamplerError with the field.
+        """
         core = self._core
         with core.working():
             model = core.bench.need_model()
@@ -310,6 +311,9 @@ class Chat(ChatReading):
                 raise NothingToDo(f"There is no setting “{unknown[0]}”.")
             core.settings = core.bench.settings_for(values, changes)
             core.changed = True
+            core.keep_settings()
+            if core.place.node is not None:
+                core.save_state(core.place.node)
 
     def new_conversation(self) -> None:
         """Start an empty conversation; the old one stays in the library."""
@@ -345,7 +349,7 @@ class Chat(ChatReading):
         """Stop a reply, write what is to write, give the model and the library back."""
         core = self._core
         with core.interrupting():
-            if core.place.path and core.place.settle() and core.changed and core.dead is None:
+            if core.place.path and core.place.settle() and core.changed:
                 core.keep_settings()
             if core.states is not None:
                 core.states.close()

@@ -176,9 +176,10 @@ class Core:
     def keep_settings(self) -> None:
         """Make the settings and dice in force part of the live position, where coming back would give others.
 
-        They become a node of their own that says nothing, so a savepoint goes on as the live chat does.
+        They become a node of their own that says nothing, so a savepoint goes on as the live chat does, and so does a
+        chat that was killed. In front of a cut-off reply they wait: it goes on with its own.
         """
-        if self.settings is None or self.place.node is None:
+        if self.settings is None or self.dead is not None or (self.place.node is None and not self.changed):
             return
         if self._settings_here({}) == self.settings and self.place.dice() == self.dice:
             return

@@ -31,6 +31,7 @@ class Message:
     labels: tuple[str, ...]  # names that point here
     continues: bool  # an assistant node behind an assistant node: shown as one message with it
     thinking_tokens: int | None = None  # how many of its own tokens are thinking; None where nobody knows
+    says_nothing: bool = False  # it holds only settings that were put in force here
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 from app.chat_core import Core
 from app.errors import NothingToDo
 from app.events import PositionChanged, Restored, Saved, TreeChanged
-from app.place import UNSAVED
-from snapshots import Action, NameTaken, Node, Ref, UnknownName
+from app.place import SETTINGS, UNSAVED
+from snapshots import Action, NameTaken, Node, Ref, StoreError, UnknownName
 from snapshots.names import check_name
 
 _UNDONE = {
     "turn": "The last turn is undone",
+    "settings": "The settings are as they were",
     "restore": "Back to where you were before the restore",
     "fork": "Back to where you were before the fork",
     "back": "Back to where you were",
@@ -163,9 +164,19 @@ class Moving:
             self._leave()
             conversation_id = core.place.conversation.id if core.place.conversation else None
             action = core.library.redo(conversation_id) if redo else core.library.undo(conversation_id)
+            kind = "settings" if self._only_settings(action) else action.kind
             self._follow(action)
-            said = "Done again" if redo else _UNDONE.get(action.kind, "Undone")
+            said = "Done again" if redo else _UNDONE.get(kind, "Undone")
             core.notice(f"{said}; /{'undo' if redo else 'redo'} reverses that.")
+
+    def _only_settings(self, action: Action) -> bool:
+        """Whether a turn was nothing but changed settings."""
+        if action.kind != "turn" or action.detail.get("nodes") != 1:
+            return False
+        try:
+            return self._core.library.node(action.detail["after"]).stop == SETTINGS
+        except StoreError:
+            return False
 
     def back(self, turns: int) -> None:
         """Step back in front of the last questions."""

@@ -52,6 +52,7 @@ def messages(
                 labels=names.get(node.id, ()),
                 continues=at > 0 and node.role == "assistant" == path[at - 1].role,
                 thinking_tokens=thinking(node) if node.role == "assistant" else None,
+                says_nothing=node.stop == SETTINGS,
             )
         )
     return shown
@@ -61,13 +62,18 @@ def tree_rows(library: Library, conversation_id: str, here: Sequence[Node]) -> l
     """Give a conversation's tree; `here` is the path of the live position."""
     path = {node.id for node in here}
     here_id = here[-1].id if here else None
+    twigs = library.tree(conversation_id)
+    said: dict[str, tuple[str, str]] = {}  # what a line says: of settings alone, what was said in front of them
+    for twig in twigs:
+        own = (_SHOWN_ROLE.get(twig.role, twig.role), _preview(twig))
+        said[twig.id] = said.get(twig.parent_id or "", ("assistant", "(settings)")) if twig.stop == SETTINGS else own
     return [
         TreeRow(
             node_id=twig.id,
             parent_id=twig.parent_id,
             depth=twig.depth,
-            role=_SHOWN_ROLE.get(twig.role, twig.role),  # type: ignore[arg-type]
-            preview="(settings)" if twig.stop == SETTINGS else _preview(twig),
+            role=said[twig.id][0],  # type: ignore[arg-type]
+            preview=said[twig.id][1],
             turn=twig.turn,
             total_tokens=twig.n_tokens,
             labels=_labels(twig),
@@ -75,7 +81,7 @@ def tree_rows(library: Library, conversation_id: str, here: Sequence[Node]) -> l
             on_path=twig.id in path,
             has_bundle=None,
         )
-        for twig in library.tree(conversation_id)
+        for twig in twigs
     ]
 
 

@@ -46,12 +46,15 @@ class Shown:
 
 
 def shown(messages: Sequence[Message]) -> list[Shown]:
-    """Group the nodes of a transcript, oldest first. Names of inner nodes of a run stay with the message."""
+    """Group the nodes of a transcript, oldest first. Names of inner nodes of a run stay with the message.
+
+    Settings that were changed belong to the message in front of them; in front of all they are not shown.
+    """
     groups: list[list[Message]] = []
     for message in messages:
-        if message.continues and groups and groups[-1][-1].role == "assistant":
+        if groups and (message.says_nothing or (message.continues and groups[-1][0].role == "assistant")):
             groups[-1].append(message)
-        else:
+        elif not message.says_nothing:
             groups.append([message])
     return [_join(group) for group in groups]
 

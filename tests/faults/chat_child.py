@@ -1,6 +1,8 @@
 """A chat in a process of its own, for tests that kill it: says on stdout what it has done, one JSON line an event.
 
-usage: chat_child.py SEED LIMIT STEP_S MESSAGE...      the message GO ON finishes a cut-off reply instead
+usage: chat_child.py SEED LIMIT STEP_S MESSAGE...
+
+The message GO ON finishes a cut-off reply instead; "SET name value" changes a setting, and then only waits.
 """
 
 import json
@@ -33,6 +35,11 @@ def main():
     chat.load_model()
     say("ready", "")
     for message in messages:
+        if message.startswith("SET "):
+            _, name, value = message.split()
+            chat.change_settings(**{name: float(value)})
+            say("set", name)
+            time.sleep(60)
         chat.go_on() if message == "GO ON" else chat.send(message)
     chat.close()
 

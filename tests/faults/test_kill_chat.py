@@ -49,8 +49,8 @@ def uninterrupted(tmp_path_factory):
     return texts
 
 
-def kill_after(delay_s: float, deltas: int = 0, messages: tuple = MESSAGES) -> tuple[list, float]:
-    """Start the chat, kill it `delay_s` after it is ready and has written `deltas` pieces of text.
+def kill_after(delay_s: float, deltas: int = 0, messages: tuple = MESSAGES, until: str = "") -> tuple[list, float]:
+    """Start the chat, kill it `delay_s` after it is ready and has written `deltas` pieces of text, and said `until`.
 
     Gives what it had said, and when it was killed.
     """
@@ -61,11 +61,14 @@ def kill_after(delay_s: float, deltas: int = 0, messages: tuple = MESSAGES) -> t
         assert json.loads(first)[0] == "ready", child.stderr.read()
         while deltas:
             deltas -= json.loads(child.stdout.readline())[0] == "delta"
+        lines = []
+        while until and not any(json.loads(line)[0] == until for line in lines):
+            lines.append(child.stdout.readline().decode())
         time.sleep(delay_s)
         killed_at = time.monotonic()
         child.send_signal(signal.SIGKILL)
-        lines = child.stdout.read().decode().splitlines()
-    return [json.loads(line) for line in lines if line.endswith("]")], killed_at
+        lines += child.stdout.read().decode().splitlines()
+    return [json.loads(line) for line in lines if line.strip().endswith("]")], killed_at
 
 
 @pytest.mark.parametrize("number", range(10))
@@ -92,6 +95,20 @@ def test_nothing_that_was_sent_is_lost_and_going_on_is_exact(number, uninterrupt
             assert texts == uninterrupted[: len(texts)]
             assert chat.transcript()[-1].own_tokens > before or before >= LIMIT
         assert chat.pending_reply() is None
+    finally:
+        chat.close()
+
+
+@pytest.mark.parametrize("messages", [(), ("first question",)])
+def test_a_setting_that_was_changed_is_kept_at_once(messages):
+    """Nothing is said or saved behind it before the kill, and in one case nothing in front of it either."""
+    said, _ = kill_after(0.0, until="set", messages=(*messages, "SET temperature 0.125"))
+    assert [kind for kind, *_ in said if kind in ("sent", "done")] == ["sent", "done"] * len(messages)
+    chat = open_chat()
+    try:
+        assert chat.settings.temperature == 0.125
+        chat.send("second question")
+        assert chat.settings.temperature == 0.125
     finally:
         chat.close()
 

@@ -3,7 +3,8 @@
 import pytest
 
 from app.chat import ChatOptions
-from app.events import ReplyDone, Restored
+from app.events import Notice, ReplyDone, Restored
+from app.tui.shown import shown
 
 FREE = ChatOptions(limit=12)
 
@@ -158,3 +159,30 @@ def test_settings_alone_change_no_stop_reason(chats):
     chat.change_settings(temperature=2.0)
     chat.save("s")
     assert [m.stop for m in chat.transcript()] == [None, "stop", "stop"]
+
+
+def test_settings_that_were_changed_show_as_no_message_and_can_be_undone(chats):
+    chat = chats(FREE, script={"hello": "abc"})
+    chat.change_settings(temperature=0.5)
+    assert shown(chat.transcript()) == []
+    chat.send("hello")
+    chat.change_settings(temperature=2.0)
+    chat.change_settings(top_k=7)
+    assert [(m.role, m.text) for m in shown(chat.transcript())] == [("user", "hello"), ("assistant", "abc")]
+    assert shown(chat.transcript())[-1].last_id == chat.status().node_id
+    assert next(row.preview for row in chat.tree() if row.is_here) == "abc"
+    chat.undo()
+    assert (chat.settings.temperature, chat.settings.top_k != 7) == (2.0, True)
+    assert chat.heard.of(Notice)[-1].sentence.startswith("The settings are as they were")
+    chat.undo()
+    assert chat.settings.temperature == 0.5
+    assert len(shown(chat.transcript())) == 2
+
+
+def test_a_setting_that_is_what_it_was_adds_nothing(chats):
+    chat = chats(FREE)
+    chat.set_system("be brief")
+    chat.change_settings(temperature=2.0)
+    nodes = len(chat.tree())
+    chat.change_settings(temperature=2.0)
+    assert len(chat.tree()) == nodes, "nothing changed, so nothing is added"
