@@ -300,7 +300,9 @@ class Chat(ChatReading):
         self._talking.set_system(text)
 
     def change_settings(self, **changes: Any) -> None:
-        """Change sampler settings by field name; they are on disk when this returns. Raises SamplerError with the field.
+        """Change sampler settings by field name; they are on disk when this returns.
+
+        Raises SamplerError with the field.
         """
         core = self._core
         with core.working():
@@ -320,7 +322,7 @@ class Chat(ChatReading):
         self._moving.new_conversation()
 
     def open_conversation(self, conversation_id: str) -> None:
-        """Go to another conversation, where it was left."""
+        """Go to another conversation, where this window left it, or else the last one that was there."""
         self._moving.open_conversation(conversation_id)
 
     def drop_oldest_turns(self, turns: int, then_send: str | None = None) -> None:
@@ -351,6 +353,9 @@ class Chat(ChatReading):
         with core.interrupting():
             if core.place.path and core.place.settle() and core.changed:
                 core.keep_settings()
+            if self._own is core.library:
+                core.place.on_trouble = lambda error: None  # nobody reads it any more, and nothing depends on it
+                core.place.remember()  # the window that was closed last is the one that opens again
             if core.states is not None:
                 core.states.close()
             core.bench.close()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from app import views
 from app.branching import Branch
 from app.chat_core import Core
+from app.errors import NothingToDo
 from app.events import ConversationRow, Message, PendingReply, Status, TreeRow
 from app.generation import Reply
-from snapshots import Hit
+from snapshots import Hit, UnknownRef
 
 if TYPE_CHECKING:
     from engine.sampler import SamplerSettings
@@ -47,12 +48,25 @@ class ChatReading:
         """Give messages of the whole library that hold all words of a text, newest first."""
         return self._core.library.find(text)
 
-    def parting(self, ref: str) -> str:
-        """Say where a savepoint parts from the live position, and what each of the two says from there on.
+    def parting(self, refs: str) -> str:
+        """Say where two savepoints part, or one and the live position, and what each of the two says from there on.
 
-        Raises UnknownRef, AmbiguousRef.
+        `refs` holds both, with a space between; names may hold spaces, too. Raises UnknownRef, AmbiguousRef.
         """
-        return views.parting(self._core.library, self._core.place.path, ref)
+        core = self._core
+        here = core.place.conversation.id if core.place.conversation else None
+        words = refs.split()
+        unknown: UnknownRef | None = None
+        for cut in (len(words), *range(1, len(words))):
+            named = [" ".join(part) for part in (words[:cut], words[cut:]) if part]
+            try:
+                found = [core.library.resolve(ref, conversation_id=here) for ref in named]
+            except UnknownRef as error:
+                unknown = error
+                continue
+            paths = [(ref, core.library.path(each.node.id)) for ref, each in zip(named, found, strict=True)]
+            return views.parting(*paths) if len(paths) == 2 else views.parting(("here", core.place.path), paths[0])
+        raise unknown or NothingToDo("/diff takes one savepoint, or two.")
 
     def siblings(self, node_id: str) -> list[Message]:
         """Give the alternatives of a message, itself included, in order of creation."""

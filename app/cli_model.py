@@ -15,6 +15,7 @@ import click
 from app.cli import OF_TOOLS, json_option, model_option, model_options
 from app.errors import BadInput
 from app.events import Progress
+from app.sentences import exit_code, sentence
 from app.terminal import ProgressLine, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -33,25 +34,30 @@ def chosen_model(path: Path | None) -> Path:
 @click.command("models", context_settings=_SETTINGS)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @json_option
-def models_command(paths: tuple[Path, ...], as_json: bool) -> None:
-    """List the bundled model, the config file's and the last used one, and the GGUF files in PATHS."""
+def models_command(paths: tuple[Path, ...], as_json: bool) -> int:
+    """List the bundled model, the config file's and the last used one, and the GGUF files in PATHS.
+
+    A file of PATHS that is missing or no model is listed with the reason, and gives the exit code.
+    """
     from engine.errors import EngineError
 
-    rows = []
+    rows, code = [], 0
     for kind, path in _known(paths):
         try:
             rows.append({"kind": kind, **_facts(path)})
         except (EngineError, OSError) as error:
-            rows.append({"kind": kind, "path": str(path), "name": None, "error": str(error)})
+            rows.append({"kind": kind, "path": str(path), "name": None, "error": sentence(error)})
+            code = code or (exit_code(error) if path in paths else 0)
     if as_json:
         print_json(rows)
-        return
+        return code
     shown = [
         (r["kind"], r["name"] or "", r.get("architecture", ""), r.get("types", ""), r.get("context_length", ""),
          size(r["size_bytes"]) if "size_bytes" in r else "", r.get("error") or _with_reason(r))
         for r in rows
     ]  # fmt: skip
     print_table(("", "NAME", "ARCHITECTURE", "TYPES", "CONTEXT", "SIZE", "FILE"), shown)
+    return code
 
 
 def _known(paths: tuple[Path, ...]) -> list[tuple[str, Path]]:
@@ -167,6 +173,8 @@ def eval_command(
         raise click.UsageError("Either a TEXTFILE or --tokens-file IDS.json is needed.")
     ids = _ids(tokens_file) if tokens_file is not None else None
     text = None if textfile is None else _file_text(textfile)
+    if not (text or ids):
+        raise BadInput(str(tokens_file or textfile), "holds nothing to evaluate")
     from app.local_engine import LocalEngine
 
     line = ProgressLine()

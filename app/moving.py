@@ -201,12 +201,14 @@ class Moving:
             core.emit(TreeChanged())
 
     def open_conversation(self, conversation_id: str) -> None:
-        """Go where another conversation was left."""
+        """Go where another conversation was left: by this window, else by the last one that was there."""
         core = self._core
         with core.interrupting():
             self._leave()
-            conversation = core.library.conversation(conversation_id)
-            core.go(conversation_id, conversation.head_id, action=None, what=f"“{conversation.title or 'empty'}”")
+            conversation, place = core.library.conversation(conversation_id), core.place.left(conversation_id)
+            token = place.token if core.bench.model is not None else None
+            what = f"“{conversation.title or 'empty'}”"
+            core.go(conversation_id, place.node_id, token=token, action=None, what=what)
 
     def _leave(self) -> None:
         """Write what hangs on the live position before anything else becomes it. Raises StoreError, unmoved."""

@@ -67,6 +67,7 @@ class Place:
         self._unsaved: list[tuple[Node, Journal | None]] = []  # always the end of the path
         self._written: dict[str, str] = {}  # id in memory -> id in the library
         self._count = itertools.count(1)
+        self._left: dict[str, Position] = {}  # where this window left other conversations
 
     # ---- what is here -------------------------------------------------------------------------------------------
 
@@ -171,15 +172,28 @@ class Place:
             self.leave()
         if cut is not None and path and cut.count >= len(path[-1].tokens):
             cut = None
+        if (left := self.position()) is not None:
+            self._left[left.conversation_id] = left
         self.conversation, self.path, self.cut = conversation, path, cut
-        if conversation is None:
-            return
-        token = cut.count if cut is not None else None
-        self._tolerate(
-            lambda: self.library.set_position(
-                Position(conversation.id, path[-1].id if path else None, token), window=self.window
-            )
-        )
+        self.remember()
+
+    def position(self) -> Position | None:
+        """Give the live position as the library keeps it; None in a conversation that has not begun."""
+        if self.conversation is None:
+            return None
+        node = self.node
+        at = self.saved_node if node is not None and node.id.startswith(UNSAVED) else node
+        token = self.cut.count if self.cut is not None else None
+        return Position(self.conversation.id, at.id if at is not None else None, token)
+
+    def remember(self) -> None:
+        """Write where this window stands: there it opens again."""
+        if (here := self.position()) is not None:
+            self._tolerate(lambda: self.library.set_position(here, window=self.window))
+
+    def left(self, conversation_id: str) -> Position:
+        """Give where to open a conversation: where this window left it, else where any window did."""
+        return self.library.place_in(conversation_id, self._left.get(conversation_id))
 
     def move_head(self, conversation_id: str, node_id: str | None, action: ActionKind) -> Action | None:
         """Write that the conversation stands somewhere else, undoably."""

@@ -127,14 +127,14 @@ def _families(twigs: Iterable[Twig]) -> dict[tuple[str | None, str], tuple[str, 
     return families
 
 
-def parting(library: Library, here: Sequence[Node], ref: str) -> str:
-    """Say where a savepoint parts from a path, and what each of the two says from there on."""
-    there = library.path(library.resolve(ref).node.id)
+def parting(first: tuple[str, Sequence[Node]], second: tuple[str, Sequence[Node]]) -> str:
+    """Say where two paths part, each given with its name, and what each of the two says from there on."""
+    (_, here), (_, there) = first, second
     shared = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a.id != b.id), None)
     shared = min(len(here), len(there)) if shared is None else shared
     where = f"behind turn {there[shared - 1].turn}" if shared else "at the very beginning"
-    lines = [f"{one_line(ref)} parts from here {where}."]
-    for name, path in (("here", here), (one_line(ref), there)):
+    lines = [f"{one_line(second[0])} parts from {one_line(first[0])} {where}."]
+    for name, path in ((one_line(first[0]), here), (one_line(second[0]), there)):
         said = [one_line(node.text)[: 2 * PREVIEW_CHARACTERS] for node in path[shared:] if node.text]
         lines += [f"── {name} ──", *(said or ["(nothing more)"])]
     return "\n".join(lines)

@@ -11,6 +11,8 @@ from snapshots.records import HeadMove, Position
 
 LOG_LIMIT = 1000
 """Lines of the head log that a conversation keeps."""
+PEOPLE = ""
+"""The window that a screen writes to; scripts have names of their own and leave people where they are."""
 
 
 def head(tx: sqlite3.Connection, conversation_id: str) -> str | None:
@@ -57,23 +59,41 @@ def set_position(tx: sqlite3.Connection, position: Position, window: str) -> Non
 
 
 def store_position(tx: sqlite3.Connection, position: Position, window: str) -> None:
-    """Write a window's place, unchecked."""
-    tx.execute(
+    """Write a window's place, unchecked; where a person is, it is also where its conversation was left."""
+    where = (window, position.conversation_id) if window == PEOPLE else (window,)
+    tx.executemany(
         "INSERT OR REPLACE INTO positions(window, conversation_id, node_id, token) VALUES (?,?,?,?)",
-        (window, position.conversation_id, position.node_id, position.token),
+        [(key, position.conversation_id, position.node_id, position.token) for key in where],
     )
 
 
 def start_position(tx: sqlite3.Connection, window: str) -> Position | None:
-    """The window's own place if it still is there, else the last used conversation's head."""
+    """The window's own place if it still is there, else where the last used conversation was left."""
+    place = _stored(tx, window)
+    if place is not None:
+        return standing(tx, place)
+    last = tree.last_used(tx)
+    return place_in(tx, last.id) if last else None
+
+
+def place_in(tx: sqlite3.Connection, conversation_id: str) -> Position:
+    """Where a person left a conversation, else its head; moved up from what is hidden now."""
+    place = _stored(tx, conversation_id)
+    if place is None or place.conversation_id != conversation_id:
+        place = Position(conversation_id, head(tx, conversation_id))
+    return standing(tx, place)
+
+
+def standing(tx: sqlite3.Connection, place: Position) -> Position:
+    """A place, or the nearest one above it that is not hidden."""
+    found = tree.nearest_live(tx, place.node_id)
+    return place if found == place.node_id else Position(place.conversation_id, found)
+
+
+def _stored(tx: sqlite3.Connection, window: str) -> Position | None:
     row = tx.execute(
         f"SELECT {seals.columns('positions', 'p')} FROM positions p JOIN conversations c"
         " ON c.id = p.conversation_id AND c.deleted IS NULL WHERE p.window = ?",
         (window,),
     ).fetchone()
-    if row is not None and seals.whole("positions", row):
-        place = Position(*row[1:4])
-        standing = tree.nearest_live(tx, place.node_id)
-        return place if standing == place.node_id else Position(place.conversation_id, standing)
-    last = tree.last_used(tx)
-    return Position(last.id, tree.nearest_live(tx, last.head_id)) if last else None
+    return Position(*row[1:4]) if row is not None and seals.whole("positions", row) else None

@@ -241,7 +241,10 @@ class Library(KeptFiles, Exports, Space):
             return heads.head_log(tx, conversation_id, limit)
 
     def set_position(self, position: Position, *, window: str = "") -> None:
-        """Remember where a window stands; its conversation becomes the last used one. Not an action, not undone."""
+        """Remember where a window stands; its conversation becomes the last used one. Not an action, not undone.
+
+        The window "" is that of people: it says what opens at the start, and where its conversation opens again.
+        """
         with self._db.write() as tx:
             heads.set_position(tx, position, window)
 
@@ -249,6 +252,14 @@ class Library(KeptFiles, Exports, Space):
         """Where a window should open: its own last position, else the head of the last used conversation, else None."""
         with self._db.read() as tx:
             return heads.start_position(tx, window)
+
+    def place_in(self, conversation_id: str, mine: Position | None = None) -> Position:
+        """Where a person left a conversation last, in whatever window; where it was never left, its head.
+
+        `mine` is where the asking window itself left it, and goes before. Moved up from what is hidden by now.
+        """
+        with self._db.read() as tx:
+            return heads.standing(tx, mine) if mine is not None else heads.place_in(tx, conversation_id)
 
     # -------------------------------------------------------------------------------------------------------- names
 

@@ -95,7 +95,7 @@ def spared(tx: sqlite3.Connection) -> list[str]:
     """Nodes whose states go last: pinned, where windows and conversations' last users stand, newest quicksaves."""
     rows = tx.execute(
         "SELECT node_id FROM pins"
-        " UNION SELECT node_id FROM positions WHERE node_id IS NOT NULL"
+        " UNION SELECT node_id FROM positions WHERE node_id IS NOT NULL AND window <> conversation_id"
         " UNION SELECT q.node_id FROM quicksaves q WHERE q.seq ="
         " (SELECT max(seq) FROM quicksaves WHERE conversation_id = q.conversation_id)"
     )

@@ -24,6 +24,7 @@ from app.sentences import sentence
 from app.tui.bridge import Bridge
 from app.tui.chat_screen import ChatScreen
 from app.tui.palette import Commands
+from app.tui.plain import plain
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
 
 AGAIN_S = 2.5  # a second Ctrl+C within this time quits
@@ -47,7 +48,7 @@ class ForkpointApp(App[None]):
         self.chat = chat
         self._bridge = bridge
         self._options = options
-        self._wanted_theme = theme
+        self._wanted_themes = (theme, remembered_theme())
         self._interrupted_at = 0.0
         for own in OWN_THEMES:
             self.register_theme(own)
@@ -57,9 +58,12 @@ class ForkpointApp(App[None]):
         return ChatScreen(self.chat, self._bridge, self._options)
 
     def on_mount(self) -> None:
-        """Put the colours on; an unknown theme in the config is no reason to stop."""
-        wanted = self._wanted_theme or DEFAULT_THEME
-        self.theme = wanted if wanted in self.available_themes else DEFAULT_THEME
+        """Put the colours on; an unknown theme in the config file is said, and the one before stays."""
+        wanted = [name for name in (*self._wanted_themes, DEFAULT_THEME) if name]
+        self.theme = next(name for name in wanted if name in self.available_themes)
+        if wanted[0] != self.theme:
+            words = f"There is no theme “{plain(wanted[0])}”: the colours stay as they were. /theme shows all."
+            self.notify(words, severity="warning", timeout=9, markup=False)
 
     @property
     def chat_screen(self) -> ChatScreen:
@@ -112,7 +116,7 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
     bridge = Bridge()
     chat = open_chat(bridge.emit, options, engine=engine)
     try:
-        app = ForkpointApp(chat, bridge, options, config.theme or remembered_theme())
+        app = ForkpointApp(chat, bridge, options, config.theme)
         app.run()
         code = app.return_code or 0
     finally:

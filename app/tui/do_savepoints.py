@@ -151,9 +151,9 @@ async def find(screen: ChatScreen, argument: str) -> None:
 
 @deed("diff")
 async def diff(screen: ChatScreen, argument: str) -> None:
-    """Say where another savepoint parts from here, and what it says from there on."""
+    """Say where a savepoint parts from here or from another one, and what each says from there on."""
     if screen.chat.status().node_id is None or not argument:
-        screen.toast("/diff takes a savepoint, and compares it with where we are: /diff name.", "warning")
+        screen.toast("/diff compares a savepoint with where we are, or two: /diff name, /diff name other.", "warning")
         return
     try:
         parting = await asyncio.to_thread(screen.chat.parting, argument)

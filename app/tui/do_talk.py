@@ -30,7 +30,7 @@ async def regen(screen: ChatScreen, _argument: str) -> None:
         screen.toast("To ask again, change the message with e; r is for a reply.")
         return
     if screen.ready_to_talk():
-        screen.focus_prompt()
+        screen.reactions.focus_reply = target is not None
         screen.job(partial(screen.chat.regenerate, target.first_id if target else None), talk=True)
 
 

@@ -54,6 +54,7 @@ class Reactions:
         self._first_token_at = 0.0
         self._first_token = 0
         self._status_at = 0.0
+        self.focus_reply = False  # the reply that begins next gets the focus: it takes the place of one that had it
         self._stopped = False
         self._saved_node = ""  # the node whose state reached the disk last
         self._stale = False
@@ -319,7 +320,10 @@ class Reactions:
         await screen.transcript.make_offer(None)
         if screen.transcript.last_id != PENDING:  # another reply to the same question: the old one makes room
             await screen.transcript.sync((await asyncio.to_thread(self._read, False)).messages)
-        await screen.transcript.begin_reply(event.parent_id, event.thinking)
+        view = await screen.transcript.begin_reply(event.parent_id, event.thinking)
+        if self.focus_reply:
+            view.focus()
+            self.focus_reply = False
 
     async def _reply_done(self, event: events.ReplyDone) -> None:
         screen = self.screen

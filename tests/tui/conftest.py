@@ -27,14 +27,14 @@ def stages():
     """A function that opens the app on this test's library; `limit` bounds a reply, the rest goes to the engine."""
 
     @asynccontextmanager
-    async def open_stage(size=WIDE, *, limit=None, seed=7, engine=None, tui=None, ready=True, **fake):
+    async def open_stage(size=WIDE, *, limit=None, seed=7, engine=None, tui=None, ready=True, theme=None, **fake):
         engine = engine or FakeEngine(**fake)
         bridge = Bridge()
         tui = tui or TuiOptions()
         options = ChatOptions(limit=limit, seed=seed, incognito=tui.no_save)
         chat = Chat(bridge.emit, options, engine=engine, model=Path("fake.gguf"))
         chat.start(tui.at)
-        app = ForkpointApp(chat, bridge, tui)
+        app = ForkpointApp(chat, bridge, tui, theme)
         app.animation_level = "none"
         try:
             async with app.run_test(size=size, notifications=True) as pilot:

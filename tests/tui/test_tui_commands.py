@@ -145,6 +145,14 @@ async def test_stats_set_model_and_system_answer_in_the_transcript(stages):
         await stage.sees("§ You are a pirate.")
 
 
+async def test_a_theme_that_there_is_not_is_said_and_the_one_before_stays(stages):
+    async with stages() as stage:
+        await stage.command("/theme nord")
+    async with stages(theme="nrod") as stage:
+        await stage.toast("no theme “nrod”")
+        assert stage.app.theme == "nord"
+
+
 async def test_themes_are_tried_on_and_esc_puts_the_old_one_back(stages):
     async with stages() as stage:
         await stage.command("/theme")

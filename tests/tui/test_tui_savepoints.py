@@ -269,5 +269,7 @@ async def test_diff_says_where_a_savepoint_parts_from_here(stages):
         await stage.send("again")
         await stage.enter("/diff left")
         await stage.sees("left parts from here behind turn 1.", "── left ──", "And good night.")
+        await stage.enter("/diff start left")
+        await stage.sees("left parts from start behind turn 1.", "── start ──", "(nothing more)", "── left ──")
         await stage.enter("/diff nowhere")
         await stage.toast("no savepoint")

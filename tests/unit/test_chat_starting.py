@@ -11,6 +11,7 @@ from app.workbench import ModelOptions
 from tests.fake_engine import FakeEngine
 from tests.unit.conftest import MODEL, Heard
 
+FREE = ChatOptions(limit=12)
 SMALL = ChatOptions(ModelOptions(cache_type="q8_0", context=2048), limit=12)
 
 
@@ -66,3 +67,45 @@ def test_a_damaged_message_is_opened_in_front_of(chats, at):
     again.tree()
     again.send("three")
     assert [m.text for m in again.transcript()][at] == "three"
+
+
+def test_two_windows_keep_a_place_in_each_conversation_and_the_one_closed_last_opens_again(chats):
+    one, two = chats(FREE), chats(FREE)
+    one.send("first")
+    first = one.status()
+    one.send("second")
+    two.new_conversation()
+    two.send("elsewhere")
+    elsewhere = two.status()
+    two.open_conversation(first.conversation_id)  # where the other window left it
+    assert two.status().node_id == one.status().node_id
+    two.restore(first.node_id)
+    one.send("third")
+    third = one.status()
+    two.open_conversation(elsewhere.conversation_id)
+    two.open_conversation(first.conversation_id)  # a window comes back to where it was itself
+    assert two.status().node_id == first.node_id
+    two.open_conversation(elsewhere.conversation_id)
+    two.close()
+    one.close()
+    again = chats(FREE)
+    assert again.status().node_id == third.node_id
+    again.open_conversation(elsewhere.conversation_id)
+    assert again.status().node_id == elsewhere.node_id
+    again.close()
+    assert chats(FREE).status().node_id == elsewhere.node_id
+
+
+def test_a_place_inside_a_reply_is_a_place_to_come_back_to(chats):
+    chat = chats(FREE)
+    chat.send("first")
+    reply = chat.status()
+    chat.restore(f"{reply.node_id}@3")
+    tokens = chat.status().tokens
+    assert tokens < reply.tokens
+    chat.new_conversation()
+    chat.send("elsewhere")
+    chat.close()
+    again = chats(FREE)
+    again.open_conversation(reply.conversation_id)
+    assert again.status().tokens == tokens

@@ -217,6 +217,16 @@ def test_models(call, shared_data):
     assert by_name["stories260K"]["types"] == "F32"
 
 
+def test_models_tells_what_cannot_be_read_and_gives_its_exit_code(call, tmp_path):
+    missing, text = tmp_path / "nosuch.gguf", tmp_path / "text.gguf"
+    text.write_text("no model")
+    code, out, _ = call("models", str(missing))
+    assert (code, "nosuch.gguf cannot be read: no such file" in out) == (3, True)
+    assert call("models", str(missing), "--json")[0] == 3
+    assert call("models", str(text))[0] == 4
+    assert call("models", str(tmp_path))[0] == 0, "what merely lies in a folder is listed"
+
+
 def test_models_tells_which_file_would_be_refused(call, tmp_path):
     from dataclasses import replace
 

@@ -203,6 +203,16 @@ def test_verify_passes_and_finds_a_changed_byte(call, capsys):
     assert json.loads(out)["difference"]["what"] == "files"
 
 
+def test_eval_of_nothing_is_one_sentence(call, tmp_path):
+    text, ids = tmp_path / "empty.txt", tmp_path / "ids.json"
+    text.write_text("")
+    ids.write_text("[]")
+    for given in ([str(text)], ["--tokens-file", str(ids)]):
+        code, out, err = call("eval", *given)
+        assert (code, out) == (3, "")
+        assert err.strip().endswith("holds nothing to evaluate.")
+
+
 def test_eval_gives_logits_and_perplexity(call, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(START + " Lily. She loved to play outside in the park.")

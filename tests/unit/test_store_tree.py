@@ -245,3 +245,19 @@ def test_a_deleted_mark_that_nobody_made_hides_no_way_through_the_tree(library, 
         assert [n.id for n in again.children(chat.id, user.id)] == [reply.id, other.id]
         assert [n.id for n in again.siblings(reply.id)] == [reply.id, other.id]
         assert again.newest_leaf(user.id).id == other.id
+
+
+def test_each_conversation_opens_where_a_person_left_it_and_scripts_leave_it_there(library, chat):
+    user, reply = talk(library, chat.id, None, "hello")
+    assert library.place_in(chat.id) == Position(chat.id, reply.id)
+    library.set_position(Position(chat.id, reply.id, 2))
+    other = library.new_conversation()
+    library.move_head(other.id, None)
+    assert library.start_position() == Position(other.id, None)
+    library.set_position(Position(chat.id, user.id), window="run")
+    assert library.place_in(chat.id) == Position(chat.id, reply.id, 2)
+    assert library.place_in(chat.id, Position(chat.id, user.id)) == Position(chat.id, user.id)
+    library.delete(reply.id)
+    assert library.place_in(chat.id) == Position(chat.id, user.id)
+    library.delete_forever(user.id)
+    assert library.start_position() == Position(other.id, None)
