@@ -126,7 +126,7 @@ class Runner:
             place(index, name, width, count)
             table[stride] = 4 * width
         place(plan.LAST_HIDDEN, "last_hidden", dim, n_out)
-        tile_bytes = _up(columns) // 32 * CODES_BYTES
+        tile_bytes = _up(columns) // 32 * CODES_BYTES * TILE
         place(plan.CODES, "codes", tile_bytes, -(-max(rows, n_out) // TILE), np.int8)
         table[plan.CODES_STRIDE] = tile_bytes
         place(plan.SYNC, "sync", SYNC_BYTES // 8, 1, np.int64)

@@ -58,7 +58,7 @@ PACKED: dict[str, tuple[Fields, Fields]] = {
     "Q5_1": ((), (("d", "<u2", 1), ("m", "<u2", 1), _units(1, "high"), _units(4))),
     "Q8_0": ((), (("d", "<u2", 1), _units(8))),
     "Q2_K": ((("d", "<u2", 1), ("dmin", "<u2", 1)), (("scales", "u1", 2), _units(2))),
-    "Q3_K": ((("d", "<u2", 1),), (_TWO_SCALES, _units(1, "high"), _units(2))),
+    "Q3_K": ((("d", "<u2", 1),), (_TWO_SCALES, _units(3))),
     "Q4_K": ((("d", "<u2", 1), ("dmin", "<u2", 1)), (_BYTE_SCALE, _BYTE_MIN, _units(4))),
     "Q5_K": ((("d", "<u2", 1), ("dmin", "<u2", 1)), (_BYTE_SCALE, _BYTE_MIN, _units(1, "high"), _units(4))),
     "Q6_K": ((("d", "<u2", 1),), (_TWO_SCALES, _units(2, "high"), _units(4))),

@@ -127,6 +127,20 @@ def _ones(block: Array) -> Array:
     return _together(_of_blocks(block["high"], 1, _BIT), 1)
 
 
+def _threes(block: Array) -> Array:
+    """Q3_K: three units hold eight of 3 bits. Each has two whole ones; of the last two, the lows lie in the first two
+    units and the highs in the third, so that six of eight are one shift and one mask away.
+    """
+    low = _of_blocks(block["codes"].reshape(*block.shape, 2, 8), 2, _PAIR).reshape(*block.shape, 8, 8)
+    codes = low | _of_blocks(block["high"], 1, _BIT) << np.uint32(2)
+    first, second, last = codes[..., 0:6:2], codes[..., 1:6:2], codes[..., 6:]
+    out: Array = first | second << np.uint32(3)
+    out[..., :2] |= (last & _PAIR) << np.uint32(6)
+    high = last >> np.uint32(2) & _BIT
+    out[..., 2] |= high[..., 0] << np.uint32(6) | high[..., 1] << np.uint32(7)
+    return out
+
+
 def _fifths(block: Array) -> Array:
     """Q5_0, Q5_1: the bit of weight 4u + j goes from bit 4u + j to bit 8j + u, where `_together` would put it."""
     bits = np.unpackbits(np.ascontiguousarray(block["high"]), axis=-1, bitorder="little")
@@ -138,7 +152,7 @@ _OTHER_FORM: dict[str, dict[str, Callable[[Array], Array]]] = {
     "Q5_0": {"high": _fifths},
     "Q5_1": {"high": _fifths},
     "Q2_K": {"codes": lambda b: _twos(b, "codes")},
-    "Q3_K": {"codes": lambda b: _twos(b, "codes"), "high": _ones, "scales": lambda b: q3_scales(b["scales"])},
+    "Q3_K": {"codes": _threes, "scales": lambda b: q3_scales(b["scales"])},
     "Q4_K": {"codes": _k_fours},
     "Q5_K": {"codes": _k_fours, "high": _ones},
     "Q6_K": {"codes": _q6_fours, "high": lambda b: _twos(b, "high")},

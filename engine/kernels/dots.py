@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from engine.kernels.activations import MINUS_8, MINUS_32_FIRST, MINUS_32_LAST, MINUS_128
+from engine.kernels.activations import MINUS_8, MINUS_32_FIRST, MINUS_32_LAST, MINUS_128, place
 from engine.kernels.formats import Block, Format
 from engine.kernels.simd import I8, I16, I32, I64, V8, VI32, call, const, load, splat
 from engine.kernels.target import target
@@ -43,8 +43,8 @@ def _minus_offsets(b: Any, x: Any, tokens: int, parts: int, offset: int, vector:
     else:
         where = [(MINUS_32_FIRST, 32), (MINUS_32_LAST, 32)]
     out = []
-    for at, times in where:
-        sums = [splat(b, load(b, _at(b, x, at + 4 * t), I32), vector) for t in range(tokens)]
+    for field, times in where:
+        sums = [splat(b, load(b, _at(b, x, place(field, tokens) + 4 * t), I32), vector) for t in range(tokens)]
         if offset > times:
             sums = [b.shl(s, const(vector, (offset // times).bit_length() - 1)) for s in sums]
         elif offset < times:  # exact: the sums are multiples of it

@@ -89,7 +89,10 @@ def _sixes(p: Block, unit: int) -> Any:
 
 
 def _threes(p: Block, unit: int) -> Any:
-    return p.b.or_(_twos(p, unit, "codes", 0), _ones(p, unit, 2))
+    """Two in the low six bits of each of three units; the last two's lows and highs lie in what is left."""
+    if unit < 6:
+        return p.bits(p.units(unit // 2), unit % 2 * 3, 0, 3)
+    return p.b.or_(p.bits(p.units(unit - 6), 6, 0, 2), p.bits(p.units(2), unit, 2, 1))
 
 
 def _looked_up(codes: Callable[[Block, int], Any], values: tuple[int, ...]) -> Callable[[Block, int], Any]:

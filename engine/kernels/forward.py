@@ -73,18 +73,13 @@ def _products(matrices, first, count, batch, x, x_stride, output, stride, tokens
 
 
 @njit(**OPTIONS)
-def _quantize(shape, batch, row, x, n):
-    """Quantize one row of the phase's input, where the model has quantized matrices."""
-    if shape[P.QUANTIZED]:
-        quantize_row(x, n, batch[P.CODES], batch[P.CODES_STRIDE], row)
+def _quantize(shape, batch, row, rows, x, first, last):
+    """Quantize the elements [first, last) of one row of the phase's input, where the model has quantized matrices.
 
-
-@njit(**OPTIONS)
-def _quantize_piece(shape, batch, row, x, first, last):
-    """As _quantize, of the elements [first, last) of the row at x; `first` is a multiple of 32."""
+    `first` is a multiple of 32, and `rows` how many the input has.
+    """
     if shape[P.QUANTIZED]:
-        codes = batch[P.CODES] + P.CODES_BYTES * (first // 32)
-        quantize_row(x + 4 * first, last - first, codes, batch[P.CODES_STRIDE], row)
+        quantize_row(x, first, last, batch[P.CODES], batch[P.CODES_STRIDE], row, rows)
 
 
 @njit(**OPTIONS)
@@ -119,7 +114,7 @@ def _norm_phase(shape, batch, constants, norm, add, bias, post):
             if add:
                 _add_hidden(shape, batch, constants, r, bias, post)
             rms_norm(x, weight, y, shape[P.DIM], constants[P.NORM_EPS])
-            _quantize(shape, batch, r, y, shape[P.DIM])
+            _quantize(shape, batch, r, rows, y, np.int64(0), shape[P.DIM])
         first = take(sync) * _ROWS_A_UNIT
     barrier(sync, batch[P.THREADS])
 
@@ -228,7 +223,7 @@ def _codes_phase(shape, batch, x, x_stride, n):
         unit = take(sync)
         while unit < rows * pieces:
             r, first = unit // pieces, unit % pieces * size
-            _quantize_piece(shape, batch, r, x + x_stride * r, first, min(n, first + size))
+            _quantize(shape, batch, r, rows, x + x_stride * r, first, min(n, first + size))
             unit = take(sync)
         barrier(sync, batch[P.THREADS])
 
@@ -253,7 +248,7 @@ def _activation_phase(shape, matrices, batch, layer):
             gelu_row(gated + skip, raised + skip, count)
         else:
             silu_row(gated + skip, raised + skip, count)
-        _quantize_piece(shape, batch, r, gated, first, first + count)
+        _quantize(shape, batch, r, rows, gated, first, first + count)
         unit = take(sync)
     barrier(sync, batch[P.THREADS])
 
@@ -269,7 +264,7 @@ def _output_phase(shape, batch, constants, bias, post):
         x, y = batch[P.X] + stride * r, batch[P.LAST_HIDDEN] + stride * i
         _add_hidden(shape, batch, constants, r, bias, post)
         rms_norm(x, weight, y, shape[P.DIM], constants[P.NORM_EPS])
-        _quantize(shape, batch, i, y, shape[P.DIM])
+        _quantize(shape, batch, i, batch[P.OUTPUTS], y, np.int64(0), shape[P.DIM])
         i = take(sync)
     barrier(sync, batch[P.THREADS])
 

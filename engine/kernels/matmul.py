@@ -20,15 +20,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from engine.kernels.activations import MINUS_32_FIRST, MINUS_32_LAST, SCALE, SUM
+from engine.kernels.activations import MINUS_32_FIRST, MINUS_32_LAST, SCALE, SUM, place
 from engine.kernels.dots import dots
 from engine.kernels.formats import FORMATS, Block, Format
-from engine.kernels.plan import CODES_BYTES, TILE
+from engine.kernels.plan import CODES_BYTES, TILE, TILES_OF
 from engine.kernels.simd import F32, I32, I64, VF, VI16, VI32, const, fma, half_to_f32, load, splat, store
 from engine.quants import blocks_of
 from engine.repack import packed_offset
 
-_SIZES = (1, 2, 4, 8) if TILE == 8 else (1, 3, 6)  # of tiles, in tokens
 _PLAIN_CHAINS = 4
 _STAY_BYTES = 1 << 18  # of weights that meet all tokens before the next: they stay in the second cache
 _PLAIN_BYTES = {"F32": 64, "F16": 32, "BF16": 32}  # of 16 rows at one k
@@ -65,16 +64,16 @@ def _plain_tile(b: Any, kind: str, acc: list[list[Any]], a: dict[str, Any]) -> N
                 b.store(fma(b, value, x[t], b.load(p)), p)
 
 
-def _of_token(b: Any, x: Any, at: int, t: int, what: Any, vector: Any) -> Any:
+def _of_token(b: Any, x: Any, field: int, t: int, tokens: int, what: Any, vector: Any) -> Any:
     """A number of token t of a tile's block, in every lane."""
-    return splat(b, load(b, b.add(x, _n(at + 4 * t)), what), vector)
+    return splat(b, load(b, b.add(x, _n(place(field, tokens) + 4 * t)), what), vector)
 
 
-def _sums(b: Any, x: Any, t: int, parts: int) -> list[Any]:
+def _sums(b: Any, x: Any, t: int, tokens: int, parts: int) -> list[Any]:
     """The sums of a token's codes as f32: of the block, or of its halves; none where there are no mins."""
     if parts < 2:
-        return [_of_token(b, x, SUM, t, F32, VF)] * parts
-    both = [b.sitofp(_of_token(b, x, at, t, I32, VI32), VF) for at in (MINUS_32_FIRST, MINUS_32_LAST)]
+        return [_of_token(b, x, SUM, t, tokens, F32, VF)] * parts
+    both = [b.sitofp(_of_token(b, x, f, t, tokens, I32, VI32), VF) for f in (MINUS_32_FIRST, MINUS_32_LAST)]
     return [b.fmul(total, const(VF, -1 / 32)) for total in both]
 
 
@@ -87,14 +86,14 @@ def _add_block(b: Any, form: Format, block: Block, x: Any, acc: list[Any]) -> No
     found = dots(b, form, block, x, len(acc), parts)
     for t, p in enumerate(acc):
         whole = [b.sitofp(part[t], VF) for part in found]
-        d = _of_token(b, x, SCALE, t, F32, VF)
+        d = _of_token(b, x, SCALE, t, len(acc), F32, VF)
         if form.pinned:
             b.store(fma(b, whole[0], b.fmul(scales[0], d), b.load(p)), p)
             continue
         value = b.fmul(whole[0], scales[0])
         if parts == 2:
             value = fma(b, whole[1], scales[1], value)
-        for least, total in zip(mins, _sums(b, x, t, len(mins)), strict=True):
+        for least, total in zip(mins, _sums(b, x, t, len(acc), len(mins)), strict=True):
             value = fma(b, least, total, value)
         b.store(fma(b, value, d, b.load(p)), p)
 
@@ -102,16 +101,17 @@ def _add_block(b: Any, form: Format, block: Block, x: Any, acc: list[Any]) -> No
 def _quantized_tile(b: Any, form: Format, acc: list[Any], a: dict[str, Any]) -> None:
     """acc += all steps of a quantized type."""
     count, head = blocks_of(form.kind), packed_offset(form.kind, "blocks")
+    codes = CODES_BYTES * len(acc)
     with cgutils.for_range(b, a["steps"]) as loop:
         step = b.add(a["w"], b.mul(loop.index, _n(form.step_bytes)))
-        x = b.add(a["x"], b.mul(loop.index, _n(CODES_BYTES * count)))
+        x = b.add(a["x"], b.mul(loop.index, _n(codes * count)))
         if count == 1:
             _add_block(b, form, Block(b, form.kind, step, step), x, acc)
         else:
             with cgutils.for_range(b, _n(count)) as inner:
                 at = b.add(b.add(step, _n(head)), b.mul(inner.index, _n(form.block_bytes)))
                 here = Block(b, form.kind, step, at)
-                _add_block(b, form, here, b.add(x, b.mul(inner.index, _n(CODES_BYTES))), acc)
+                _add_block(b, form, here, b.add(x, b.mul(inner.index, _n(codes))), acc)
 
 
 def _tile(b: Any, kind: str, size: int, groups: int, a: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ def _emit(b: Any, kind: str, a: dict[str, Any], first: Any, last: Any) -> None:
             count = smaller(b.sub(a["tokens"], t), _n(TILE))
             x = b.add(a["x"], b.mul(b.udiv(t, _n(TILE)), tile_stride))
             y = b.add(a["y"], b.mul(t, a["y_stride"]))
-            for below, size in zip((0, *_SIZES), _SIZES, strict=False):
+            for below, size in zip((0, *TILES_OF), TILES_OF, strict=False):
                 fits = b.and_(b.icmp_signed(">", count, _n(below)), b.icmp_signed("<=", count, _n(size)))
                 with b.if_then(fits):
                     _groups(b, kind, size, a | {"x": x, "y": y, "count": count}, start, end)

@@ -10,7 +10,8 @@ from engine.kernels.target import target
 BLOCK = 64  # tokens of a block of keys and values
 # Tokens that share a pass over a group of matrix rows: as many as there are registers for, 32 with AVX-512.
 TILE = 8 if target().dot == "vnni" else 6
-CODES_BYTES = TILE * (32 + 4 * 6)  # of 32 columns of a tile of tokens as codes (kernels/activations.py)
+TILES_OF = (1, 2, 4, 8) if TILE == 8 else (1, 3, 6)  # tokens: the sizes of tiles that there is code for
+CODES_BYTES = 32 + 4 * 6  # of 32 columns of a token as codes (kernels/activations.py)
 SOME, MANY = 4, 8  # query rows of attention's tiles: of the small one, and of the largest that any CPU has
 _VECTOR = 64  # bytes of 16 float32
 SYNC_BYTES = 256  # of the area where threads meet, a few cache lines

@@ -68,10 +68,10 @@ class Case:
         x = rng.standard_normal((tokens, apart(columns))).astype(np.float32)
         self.y = np.zeros((tokens, 16 * self.groups), np.float32)
         if kind in entry.QUANTIZED:
-            self.stride = columns // 32 * CODES_BYTES
+            self.stride = columns // 32 * CODES_BYTES * TILE
             self.x = np.zeros(-(-tokens // TILE) * self.stride, np.uint8)
             for t in range(tokens):
-                quantize_row(x[t].ctypes.data, columns, self.x.ctypes.data, self.stride, t)
+                quantize_row(x[t].ctypes.data, 0, columns, self.x.ctypes.data, self.stride, t, tokens)
         else:
             self.stride, self.x = x.strides[0], x
         self.call = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 10)(entry.product(kind))

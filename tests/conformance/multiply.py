@@ -27,10 +27,10 @@ def multiply(call, kind, matrix, x):
     y = np.full((tokens + 1, 16 * matrix.groups), 7.0, np.float32)
     stride, source = x.strides[0], x
     if kind in FORMATS:
-        stride = columns // 32 * CODES_BYTES
+        stride = columns // 32 * CODES_BYTES * TILE
         source = np.full(-(-tokens // TILE) * stride, 255, np.uint8)
         for t in range(tokens):
-            quantize_row(at(x[t]), columns, at(source), stride, t)
+            quantize_row(at(x[t]), 0, columns, at(source), stride, t, tokens)
     numbers = (at(matrix.data), matrix.group_bytes, at(source), stride, matrix.steps, at(y), y.strides[0], tokens)
     call(*numbers, 0, matrix.groups // 2)
     call(*numbers, matrix.groups // 2, matrix.groups)
