@@ -1,4 +1,7 @@
-"""What a chat tells without doing anything: messages, tree, names, status. Any thread may ask, and needs no model."""
+"""What a chat tells without doing anything: messages, tree, names, status. Any thread may ask, and needs no model.
+
+What reads the library may wait for another process that commits: a screen asks in a thread. `status` does not.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ class ChatReading:
         return self._core.library.prompts()[::-1]
 
     def status(self) -> Status:
-        """Give the facts for the status line."""
+        """Give the facts for the status line; reads nothing and waits for nobody."""
         core = self._core
         model = core.bench.model
         last = core.place.node
@@ -89,7 +92,6 @@ class ChatReading:
             model_name=model.name if model else None,
             conversation_id=core.place.conversation.id if core.place.conversation else None,
             node_id=last.id if last else None,
-            label=core.label(),
             tokens=tokens,
             context_length=model.context_length if model else None,
             busy=core.busy,
@@ -97,6 +99,10 @@ class ChatReading:
             temperature=core.settings.temperature if core.settings else None,
             incognito=core.options.incognito,
         )
+
+    def branch(self) -> str | None:
+        """Give the nearest name at or above the live position."""
+        return self._core.label()
 
     def pending_reply(self) -> PendingReply | None:
         """Give the cut-off reply behind the live position, if there is one."""

@@ -65,12 +65,11 @@ class ConversationRow:
 
 @dataclass(frozen=True)
 class Status:
-    """Facts for the status line."""
+    """Where the chat stands and what it does: from memory, at once."""
 
     model_name: str | None  # None until a model is open
     conversation_id: str | None
     node_id: str | None
-    label: str | None  # the nearest name at or above the live position
     tokens: int
     context_length: int | None
     busy: bool  # an operation is running

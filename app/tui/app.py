@@ -16,6 +16,7 @@ from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
+from textual.worker import WorkerFailed
 
 from app.chat import Chat, open_chat
 from app.config import TuiOptions, load_config
@@ -100,7 +101,8 @@ class ForkpointApp(App[None]):
 
     def _fatal_error(self) -> None:
         """A mistake of ours ends the app with a sentence; what was said is in the library."""
-        error = self._exception
+        error: BaseException | None = self._exception
+        error = error.error if isinstance(error, WorkerFailed) else error
         words = sentence(error) if error is not None else "Something went wrong."
         if not self._exit_renderables:
             self._exit_renderables.append(Text(f"forkpoint had to stop: {words} The conversation is saved."))

@@ -36,7 +36,8 @@ from app.tui.plain import plain
 from app.tui.prompt import Prompt
 from app.tui.prompt_box import PromptBox
 from app.tui.reactions import Reactions
-from app.tui.shown import Shown, shown
+from app.tui.seen import Seen
+from app.tui.shown import Shown
 from app.tui.status_line import StatusLine
 from app.tui.themes import theme_names
 from app.tui.transcript import Transcript
@@ -96,14 +97,11 @@ class ChatScreen(Screen[None]):
         yield PromptBox(id="prompt-box")
         yield StatusLine()
 
-    async def on_mount(self) -> None:
-        """Paint what was left, then open the model."""
+    def on_mount(self) -> None:
+        """Paint what was left, and open the model."""
         self.header.incognito = self.options.no_save
-        self.prompt.remember(self.chat.prompt_history())
-        await self.reactions.refresh()
+        self.reactions.start()
         self.bridge.connect(self.post_message)
-        if self.options.resume:
-            self.run_deed("open")
         self.call_after_refresh(self.open_model, self.options.model)
         self.watcher.start()
 
@@ -132,7 +130,10 @@ class ChatScreen(Screen[None]):
         start(work, self.post_message, talk=talk, done=done)
 
     @on(JobDone)
-    async def _job_done(self, event: JobDone) -> None:
+    def _job_done(self, event: JobDone) -> None:
+        self.reactions.later(partial(self._settle_job, event))
+
+    async def _settle_job(self, event: JobDone) -> None:
         self.working -= 1
         self.talking -= event.talk
         self.paint_prompt()
@@ -149,9 +150,8 @@ class ChatScreen(Screen[None]):
         self.job(partial(self.chat.load_model, path), talk=True)
 
     @on(ChatEvent)
-    async def _chat_event(self, message: ChatEvent) -> None:
-        await self.reactions.grow(message.text)
-        await self.reactions.hear(message.event)
+    def _chat_event(self, message: ChatEvent) -> None:
+        self.reactions.later(partial(self.reactions.hear, message.event, message.text))
 
     @on(TextReady)
     def _text_ready(self) -> None:
@@ -190,9 +190,10 @@ class ChatScreen(Screen[None]):
 
     # ---- what is where --------------------------------------------------------------------------------------------
 
-    def messages(self) -> list[Shown]:
-        """The messages from the beginning to where we are."""
-        return shown(self.chat.transcript())
+    @property
+    def seen(self) -> Seen:
+        """What was read of the chat last: what is painted, and what commands go by."""
+        return self.reactions.seen
 
     def target(self) -> Shown | None:
         """The message that has the focus."""
@@ -206,7 +207,7 @@ class ChatScreen(Screen[None]):
     def names_elsewhere(self) -> set[str]:
         """Names that do not point to where we are."""
         here = None if self.talking else self.chat.status().node_id
-        return {name for name, node_id in self.chat.labels().items() if node_id != here}
+        return {name for name, node_id in self.seen.names.items() if node_id != here}
 
     def ready_to_talk(self) -> bool:
         """Whether a reply could be written now; says why not."""
@@ -254,7 +255,7 @@ class ChatScreen(Screen[None]):
 
     def _choices(self, what: Completes) -> list[str]:
         if what == "savepoint":
-            return sorted(self.chat.labels())
+            return sorted(self.seen.names)
         if what == "theme":
             return theme_names(self.app.available_themes)
         if what == "setting" and (settings := self.chat.settings) is not None:
@@ -272,29 +273,29 @@ class ChatScreen(Screen[None]):
         self.prompt.completed = self.completion.line
 
     @on(Completion.Picked)
-    async def _picked(self, event: Completion.Picked) -> None:
+    def _picked(self, event: Completion.Picked) -> None:
         self.focus_prompt()
         if event.line.endswith(" "):
             self.prompt.put(event.line)
         else:
             self.prompt.put("")
-            await self.submit(event.line)
+            self.submit(event.line)
 
     @on(Prompt.Sent)
-    async def _sent(self, event: Prompt.Sent) -> None:
+    def _sent(self, event: Prompt.Sent) -> None:
         """Enter, while a command is half typed, takes what is highlighted; a command without more is run as it is."""
         # Keys may have come too fast for the list to be painted: what fits is found again.
         lines = completions(event.text, self._choices) if event.line is not None else []
         line = event.line if event.line in lines else lines[0] if lines else ""
         typed = parse(event.text)
         if not line or typed is None or (typed.command is not None and not typed.argument):
-            await self.submit(event.text)
+            self.submit(event.text)
         elif typed.command is None and line.endswith(" "):
             self.prompt.put(line)
         else:
-            await self.submit(line)
+            self.submit(line)
 
-    async def submit(self, text: str) -> None:
+    def submit(self, text: str) -> None:
         """Do what the text asks: a command, an edit, an offer, or a message. What cannot be done is given back."""
         parsed = parse(text) if self.editing is None else None
         accepted = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import partial
 from pathlib import Path
@@ -103,8 +104,8 @@ async def stats(screen: ChatScreen, _argument: str) -> None:
         }
     if screen.saved_bytes:
         rows["written to disk"] = f"{size(screen.saved_bytes)} since the start"
-    rows["conversations"] = str(len(screen.chat.conversations()))
-    rows["savepoints"] = str(len(screen.chat.labels()))
+    rows["conversations"] = str(len(screen.seen.talks))
+    rows["savepoints"] = str(len(screen.seen.names))
     await screen.transcript.say(_table(rows))
 
 
@@ -122,7 +123,7 @@ async def theme(screen: ChatScreen, argument: str) -> None:
     known = theme_names(app.available_themes)
     if argument:
         if argument in known:
-            _choose_theme(screen, argument)
+            await _choose_theme(screen, argument)
         else:
             screen.toast(f"There is no theme “{plain(argument)}”; /theme shows them.", "warning")
         return
@@ -134,16 +135,16 @@ async def theme(screen: ChatScreen, argument: str) -> None:
     picks = [Pick(name, name, "now" if name == before else "") for name in known]
     chosen = await screen.ask(Picker("Theme", picks, looked=try_on))
     if chosen:
-        _choose_theme(screen, chosen)
+        await _choose_theme(screen, chosen)
     else:
         app.theme = before
 
 
-def _choose_theme(screen: ChatScreen, name: str) -> None:
+async def _choose_theme(screen: ChatScreen, name: str) -> None:
     """Put a theme on, and remember it for the next start."""
     screen.app.theme = name
     if not screen.options.no_save:
-        remember_theme(name)
+        await asyncio.to_thread(remember_theme, name)
 
 
 @deed("palette")

@@ -26,7 +26,7 @@ async def save(screen: ChatScreen, argument: str) -> None:
     elif argument in screen.names_elsewhere():
         await _ask_and_save(screen, argument)
     else:
-        screen.job(partial(screen.chat.save, argument, force=argument in screen.chat.labels()))
+        screen.job(partial(screen.chat.save, argument, force=argument in screen.seen.names))
 
 
 @deed("save-as")
@@ -39,7 +39,7 @@ async def _ask_and_save(screen: ChatScreen, suggested: str) -> None:
     what = "This point of the conversation, with everything the model has in mind."
     asked = AskName("Save as", what, suggested=suggested, taken=screen.names_elsewhere())
     if name := await screen.ask(asked):
-        screen.job(partial(screen.chat.save, name, force=name in screen.chat.labels()))
+        screen.job(partial(screen.chat.save, name, force=name in screen.seen.names))
 
 
 @deed("load")
@@ -52,8 +52,8 @@ async def load(screen: ChatScreen, argument: str) -> None:
 async def open_savepoint(screen: ChatScreen, _argument: str) -> None:
     """Choose among all savepoints of the library, the ends of branches here, and other conversations."""
     picks = []
-    rows = {row.node_id: row for row in screen.chat.tree()}
-    for name, node_id in sorted(screen.chat.labels().items()):
+    rows = {row.node_id: row for row in screen.seen.tree}
+    for name, node_id in sorted(screen.seen.names.items()):
         row = rows.get(node_id)
         note = f"t{row.turn} · {row.total_tokens} tok" if row else "another conversation"
         words = f"{name}   {one_line(row.preview, 40)}" if row else name
@@ -63,7 +63,7 @@ async def open_savepoint(screen: ChatScreen, _argument: str) -> None:
         if row.node_id not in parents and not row.labels:
             note = "here" if row.is_here else f"t{row.turn} · {row.total_tokens} tok"
             picks.append(Pick(f"node:{row.node_id}", one_line(row.preview, 60), note, "○"))
-    for talk in screen.chat.conversations():
+    for talk in screen.seen.talks:
         if not talk.is_here and talk.turns:
             picks.append(Pick(f"talk:{talk.conversation_id}", talk.title, f"{talk.turns} turns", "◇"))
     if not picks:
@@ -84,7 +84,7 @@ async def fork(screen: ChatScreen, argument: str) -> None:
     name = argument
     if not name:
         what = "A new branch from here: what comes next grows beside what is there."
-        asked = AskName("Fork", what, suggested=_free_name(screen), taken=screen.chat.labels(), movable=False)
+        asked = AskName("Fork", what, suggested=_free_name(screen), taken=screen.seen.names, movable=False)
         name = await screen.ask(asked) or ""
     if name:
         screen.job(partial(screen.chat.fork, name, node_id))
@@ -92,7 +92,7 @@ async def fork(screen: ChatScreen, argument: str) -> None:
 
 
 def _free_name(screen: ChatScreen) -> str:
-    taken = screen.chat.labels()
+    taken = screen.seen.names
     return next(name for name in (f"branch-{n}" for n in range(1, len(taken) + 2)) if name not in taken)
 
 
@@ -103,8 +103,8 @@ async def name_message(screen: ChatScreen, argument: str) -> None:
     if node_id is None:
         screen.toast("There is nothing to name yet.")
         return
-    old = [name for name, at in screen.chat.labels().items() if at == node_id]
-    taken = {name for name, at in screen.chat.labels().items() if at != node_id}
+    old = [name for name, at in screen.seen.names.items() if at == node_id]
+    taken = {name for name, at in screen.seen.names.items() if at != node_id}
     name = argument
     if not name or name in taken:
         what = f"The savepoint is called “{old[0]}”." if old else "A name for this savepoint."
@@ -193,7 +193,7 @@ async def back(screen: ChatScreen, argument: str) -> None:
 @deed("rewind")
 async def rewind(screen: ChatScreen, _argument: str) -> None:
     """Choose an earlier message; the conversation goes back in front of it and its text into the prompt."""
-    asked = [message for message in screen.messages() if message.role == "user"]
+    asked = [message for message in screen.seen.messages if message.role == "user"]
     if not asked:
         screen.toast("There is no earlier message yet.")
         return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _last_reply(screen: ChatScreen) -> Shown | None:
-    return next((message for message in reversed(screen.messages()) if message.role == "assistant"), None)
+    return next((message for message in reversed(screen.seen.messages) if message.role == "assistant"), None)
 
 
 @deed("regen")
@@ -37,7 +37,7 @@ async def regen(screen: ChatScreen, _argument: str) -> None:
 @deed("edit")
 async def edit(screen: ChatScreen, _argument: str) -> None:
     """Take the focused message, or the last question, into the prompt; Enter makes a branch of it."""
-    target = screen.target() or next((m for m in reversed(screen.messages()) if m.role == "user"), None)
+    target = screen.target() or next((m for m in reversed(screen.seen.messages) if m.role == "user"), None)
     if target is None or target.role == "system":
         screen.toast("There is no message to edit yet.")
         return
@@ -92,7 +92,7 @@ def _sibling(screen: ChatScreen, by: int) -> None:
         return
     place = (target.sibling_index + by) % len(target.sibling_ids)
     screen.focus_wanted = target.sibling_ids[place]
-    screen.job(partial(screen.chat.restore, tip_below(screen.chat.tree(), target.sibling_ids[place])))
+    screen.job(partial(screen.chat.restore, tip_below(screen.seen.tree, target.sibling_ids[place])))
 
 
 @deed("stop")

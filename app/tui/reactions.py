@@ -1,17 +1,24 @@
-"""What the screen does when the chat reports something. One method an event; the widgets do the painting."""
+"""What the screen does when the chat reports something. One method an event; the widgets do the painting.
+
+Events are heard one after another by a worker of the event loop: where one needs what is in the library, it is read in
+a thread, and the screen goes on painting and taking keys meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from app import events
+from app.sentences import sentence
 from app.tui.figures import Progress
 from app.tui.offer import Offer
-from app.tui.shown import PENDING, Shown, shown
+from app.tui.seen import Seen, look_at
+from app.tui.shown import PENDING, shown
+from snapshots import StoreError
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
@@ -32,16 +39,6 @@ _PHASES = {
 }
 
 
-class _Seen(NamedTuple):
-    """What was read of the chat for one paint."""
-
-    messages: list[Shown]
-    pending: events.PendingReply | None
-    tree: list[events.TreeRow]
-    talks: list[events.ConversationRow]
-    status: events.Status
-
-
 class Reactions:
     """Keeps the screen in step with the chat. Lives on the event loop."""
 
@@ -58,12 +55,52 @@ class Reactions:
         self._stopped = False
         self._saved_node = ""  # the node whose state reached the disk last
         self._stale = False
-        self.reading = 0  # paints that wait for what they read
-        self._talks: list[events.ConversationRow] = []
+        self.seen = Seen()
+        self._todo: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._unheard = 0
         self._talks_key: tuple[str | None, bool] | None = None
         self._place: str | None = None  # the node that is painted as the end
         self._offered: tuple[str, int] | None = None
         self._pending_offer: Offer | None = None
+
+    # ---- one thing after another ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Paint what was left, then whatever comes."""
+        self.later(self._begin)
+        self.screen.run_worker(self._listen(), group="reactions")
+
+    def later(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do something behind all that was heard before."""
+        self._unheard += 1
+        self._todo.put_nowait(step)
+
+    @property
+    def reading(self) -> bool:
+        """Whether something that was heard is not painted yet."""
+        return self._unheard > 0
+
+    async def _listen(self) -> None:
+        while True:
+            step = await self._todo.get()
+            try:
+                await step()
+            except StoreError as error:  # what was read last stays; the next change is a new chance
+                self.screen.toast(sentence(error), "error")
+            except Exception:
+                if self.screen.app.is_running:
+                    raise
+                return  # the widgets are being taken away: there is nothing to paint on any more
+            finally:
+                self._unheard -= 1
+
+    async def _begin(self) -> None:
+        screen = self.screen
+        before = await asyncio.to_thread(screen.chat.prompt_history)
+        screen.prompt.remember([*before, *screen.prompt.past])
+        await self.refresh()
+        if screen.options.resume:
+            screen.run_deed("open")
 
     # ---- painting -------------------------------------------------------------------------------------------------
 
@@ -71,27 +108,23 @@ class Reactions:
         """Paint transcript, tree, header and status line from what the chat says now."""
         screen = self.screen
         self._stale = self._stale and not tree
-        # Reading may wait for another process that commits: never on the event loop.
-        self.reading += 1
-        try:
-            seen = await asyncio.to_thread(self._read, tree)
-        finally:
-            self.reading -= 1
+        await self._look(tree)
         if self._looking is None:
-            await screen.transcript.sync(seen.messages)
-            await self._offer_pending(seen.pending)
+            await screen.transcript.sync(self.seen.messages if self.writing else self.seen.with_pending())
+            await self._offer_pending(self.seen.pending)
             self._focus_wanted()
         if tree:
-            screen.tree_panel.show(seen.tree, seen.talks)
-        self._paint_status(seen.status)
+            screen.tree_panel.show(self.seen.tree, self.seen.talks)
+        screen.header.branch = self.seen.branch
+        self._paint_status()
 
-    def _read(self, tree: bool) -> _Seen:
-        """Read what a paint needs; runs in a thread."""
+    async def _look(self, tree: bool) -> None:
+        """Read the chat; the conversations of the library only where they can have changed."""
         chat = self.screen.chat
-        pending = chat.pending_reply()
-        messages = self._messages(pending)
-        rows = chat.tree() if tree else []
-        return _Seen(messages, pending, rows, self._conversations() if tree else [], chat.status())
+        key = (chat.status().conversation_id, self.writing)
+        talks = tree and key != self._talks_key
+        self._talks_key = key if talks else self._talks_key
+        self.seen = await asyncio.to_thread(look_at, chat, self.seen, tree=tree, talks=talks)
 
     def look_again(self) -> None:
         """Another process changed the library: what was read of it is read again."""
@@ -103,27 +136,11 @@ class Reactions:
         """Paint everything once the events that came together are all heard."""
         if not self._stale:
             self._stale = True
-            self.screen.call_later(self._refresh_stale)
+            self.later(self._refresh_stale)
 
     async def _refresh_stale(self) -> None:
         if self._stale:
             await self.refresh()
-
-    def _conversations(self) -> list[events.ConversationRow]:
-        """The conversations of the library; read again only where they can have changed."""
-        key = (self.screen.chat.status().conversation_id, self.writing)
-        if key != self._talks_key:
-            self._talks_key, self._talks = key, self.screen.chat.conversations()
-        return self._talks
-
-    def _messages(self, pending: events.PendingReply | None) -> list[Shown]:
-        messages = self.screen.messages()
-        if pending is None or not pending.tokens or self.writing:
-            return messages
-        turn = messages[-1].turn if messages else 0
-        tokens = (messages[-1].total_tokens if messages else 0) + pending.tokens
-        tail = Shown((PENDING,), "assistant", pending.text, turn, tokens, "crashed", 0, (PENDING,), ())
-        return [*messages, tail]
 
     def _focus_wanted(self) -> None:
         """Give the focus to the message that a walk between siblings came to."""
@@ -154,12 +171,11 @@ class Reactions:
         self._pending_offer = Offer(sentence, yes, partial(screen.run_deed, "continue"), leave, no)
         await screen.transcript.make_offer(self._pending_offer)
 
-    def _paint_status(self, status: events.Status | None = None) -> None:
+    def _paint_status(self) -> None:
         self._status_at = monotonic()
-        screen, status = self.screen, status or self.screen.chat.status()
+        screen, status = self.screen, self.screen.chat.status()
         if status.model_name:
             screen.header.model = status.model_name
-        screen.header.branch = status.label or ""
         self._place = status.node_id
         fields: dict[str, object] = {"tokens": status.tokens, "context": status.context_length}
         if self._first_token_at and status.tokens > self._first_token:
@@ -172,7 +188,7 @@ class Reactions:
         """The reply grew: paint it soon, with what else comes until then."""
         if not self._painting:
             self._painting = True
-            self.screen.set_timer(PAINT_S, self._paint_text)
+            self.screen.set_timer(PAINT_S, partial(self.later, self._paint_text))
 
     async def _paint_text(self) -> None:
         self._painting = False
@@ -190,7 +206,7 @@ class Reactions:
         if self.writing or node_id == self._looking:
             return
         self._looking = node_id
-        self.screen.set_timer(LOOK_S, partial(self._paint_look, node_id))
+        self.screen.set_timer(LOOK_S, partial(self.later, partial(self._paint_look, node_id)))
 
     def _end_look(self) -> None:
         """The live position is what matters again; who calls this paints it."""
@@ -251,9 +267,10 @@ class Reactions:
 
     # ---- events ---------------------------------------------------------------------------------------------------
 
-    async def hear(self, event: events.Event) -> None:
-        """React to one event."""
+    async def hear(self, event: events.Event, text: str = "") -> None:
+        """React to one event; `text` is what the reply grew by in front of it."""
         screen = self.screen
+        await self.grow(text)
         match event:
             case events.Progress():
                 self._progress(event)
@@ -319,7 +336,8 @@ class Reactions:
         self._first_token_at, self._first_token = monotonic(), screen.chat.status().tokens
         await screen.transcript.make_offer(None)
         if screen.transcript.last_id != PENDING:  # another reply to the same question: the old one makes room
-            await screen.transcript.sync((await asyncio.to_thread(self._read, False)).messages)
+            await self._look(tree=False)
+            await screen.transcript.sync(self.seen.messages)
         view = await screen.transcript.begin_reply(event.parent_id, event.thinking)
         if self.focus_reply:
             view.focus()
@@ -346,7 +364,7 @@ class Reactions:
         screen.status_line.change(reused=event.reused, prefilled=event.prefilled)
         words = event.sentence
         if event.node_id and event.node_id in words:
-            names = [name for name, node_id in screen.chat.labels().items() if node_id == event.node_id]
+            names = [name for name, node_id in self.seen.names.items() if node_id == event.node_id]
             words = words.replace(f"“{event.node_id}”", f"★ {names[0]}" if names else "There")
         if not words.startswith("Ready") and "/undo" not in words:
             words += " /undo returns."

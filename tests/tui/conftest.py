@@ -27,7 +27,9 @@ def stages():
     """A function that opens the app on this test's library; `limit` bounds a reply, the rest goes to the engine."""
 
     @asynccontextmanager
-    async def open_stage(size=WIDE, *, limit=None, seed=7, engine=None, tui=None, ready=True, theme=None, **fake):
+    async def open_stage(
+        size=WIDE, *, limit=None, seed=7, engine=None, tui=None, ready=True, theme=None, before_mount=None, **fake
+    ):
         engine = engine or FakeEngine(**fake)
         bridge = Bridge()
         tui = tui or TuiOptions()
@@ -36,6 +38,8 @@ def stages():
         chat.start(tui.at)
         app = ForkpointApp(chat, bridge, tui, theme)
         app.animation_level = "none"
+        if before_mount is not None:
+            before_mount(chat)
         try:
             async with app.run_test(size=size, notifications=True) as pilot:
                 stage = Stage(app, pilot, chat, engine)

@@ -18,6 +18,47 @@ async def wait_until(condition, what="", timeout_s=10.0):
         await asyncio.sleep(0.01)
 
 
+class Ticker:
+    """Inside `async with`, a coroutine that wants to run every 2 ms, in the thread of the event loop.
+
+    `stall` is the longest that it had to wait beyond that, less what the thread stood in the machine's queue for a
+    processor meanwhile: a busy neighbour is no fault of the screen. `blocked` is the longest wait in which the loop did
+    not compute either: it waited for a lock, a file or another thread. Where the kernel keeps no such account (Linux
+    does), both are what the clock says, `clock`.
+    """
+
+    async def __aenter__(self):
+        self.stall = self.blocked = self.clock = 0.0
+        self._task = asyncio.create_task(self._tick())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_):
+        await asyncio.sleep(0.01)
+        self._task.cancel()
+
+    async def _tick(self):
+        last = _account()
+        while True:
+            await asyncio.sleep(0.002)
+            now = _account()
+            gap, computed, queued = (new - old for new, old in zip(now, last, strict=True))
+            last = now
+            self.clock = max(self.clock, gap - 0.002)
+            self.stall = max(self.stall, gap - queued - 0.002)
+            self.blocked = max(self.blocked, gap - queued - computed - 0.002)
+
+
+def _account():
+    """Seconds: the clock, what this thread computed, what it waited for a processor."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            computed, queued, _ = file.read().split()
+    except OSError:
+        computed = queued = 0
+    return time.monotonic(), int(computed) / 1e9, int(queued) / 1e9
+
+
 class Stage:
     """One app under a pilot."""
 

@@ -207,7 +207,7 @@ async def test_it_opens_where_it_was_left(stages):
         await stage.command("/save start")
         await stage.send("more")
     async with stages(script=SCRIPT, ready=False) as stage:
-        assert stage.texts() == ["hello", "Good day.", "more", "And good night."]
+        await stage.until(lambda: stage.texts() == ["hello", "Good day.", "more", "And good night."])
         await stage.until(lambda: stage.chat.model is not None)
         await stage.idle()
         await stage.sees("ctx")
