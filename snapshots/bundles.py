@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from snapshots import segment
 from snapshots.errors import DamagedFile, StoreError
 from snapshots.files import Files, typed
-from snapshots.places import LAYOUT, Chain, Piece
+from snapshots.places import LAYOUT, Chain, Piece, listed
 from snapshots.records import BLOCK, Chunk, FileCheck, LoadedState, SaveReport
 from snapshots.writer import Writer
 
@@ -68,7 +67,7 @@ class Bundles:
 
     def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
         """How many tokens have files, by their names."""
-        pieces = Chain(self._cache_dir, state_key, tokens).plan()
+        pieces = Chain(self._cache_dir, state_key, tokens).plan(self._files.is_there)
         return pieces[-1].stop if pieces else 0
 
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
@@ -114,14 +113,9 @@ class Bundles:
         )
 
     def usage(self) -> tuple[int, int]:
-        """Count and bytes of the state files. What vanishes while it looks is not counted."""
-        count = size = 0
-        for kind in ("*.seg", "*.fin"):
-            for path in (self._cache_dir / LAYOUT).glob(f"*/??/{kind}"):
-                signature = self._files.signature(path)
-                if signature is not None:
-                    count, size = count + 1, size + signature[2]
-        return count, size
+        """Count and bytes of the state files."""
+        found = listed(self._files, self._cache_dir)
+        return len(found), sum(facts.st_size for facts in found.values())
 
     def _walk(
         self, chain: Chain, use: Callable[[Chain, Piece], _T], threads: int = 1, known: Sequence[Piece] = ()
@@ -136,7 +130,7 @@ class Bundles:
         bad: set[Path] = set()
         gone: set[Path] = set()
         while True:
-            plan = chain.plan(bad | gone, known=known)
+            plan = chain.plan(self._files.is_there, bad | gone, known)
             todo = [piece for piece in plan[len(known) :] if piece.path not in results]
             failed = False
             for piece, (result, error) in zip(todo, self._each(chain, todo, use, threads), strict=True):
@@ -236,7 +230,7 @@ class Bundles:
                         raise typed(error, chain.directory) from error
                 except OSError as error:
                     raise typed(error, chain.directory) from error
-        plan = chain.plan(known=self._trusted_of(chain, written=True))
+        plan = chain.plan(self._files.is_there, known=self._trusted_of(chain, written=True))
         self._trust(chain, plan)
         covered = plan[-1].stop if plan else 0
         complete = covered == len(tokens) and (logits is not None or not tokens)
@@ -309,15 +303,10 @@ class Bundles:
         while len(self._trusted) > _TRUSTED:
             self._trusted.pop(next(iter(self._trusted)))
 
-    @staticmethod
-    def _directories(chain: Chain) -> tuple[tuple[str, int, int], ...]:
+    def _directories(self, chain: Chain) -> tuple[tuple[str, int, int], ...]:
         """What changes when a file of this state key comes or goes."""
-        try:
-            with os.scandir(chain.directory) as entries:
-                facts = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-        except OSError:
-            return ()
-        return tuple(sorted((name, stat.st_ino, stat.st_mtime_ns) for name, stat in facts))
+        found = self._files.scan(chain.directory)
+        return tuple(sorted((name, facts.st_ino, facts.st_mtime_ns) for name, facts in found))
 
     def _is_whole(self, chain: Chain, piece: Piece, bad: set[Path]) -> bool:
         """Whether this very file is there and whole; a damaged one is noted in `bad`."""

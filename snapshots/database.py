@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from snapshots import backups, seals
+from snapshots import copies, seals
 from snapshots.errors import LibraryDamaged, LibraryIsNewer, StoreBusy, StoreError, StoreFull, StoreReadOnly
 from snapshots.files import Files, typed
 from snapshots.schema import APPLICATION_ID, FORMAT, FORMAT_2, READABLE_BY, TABLES
@@ -50,7 +50,7 @@ class Database:
         if shared is None:
             raise StoreBusy(0, path=path)
         mode = f"mode={'ro' if blocked else 'rw'}"
-        if blocked is not None and not os.access(data_dir, os.W_OK) and not (data_dir / "tree.db-journal").exists():
+        if blocked is not None and not files.is_writable(data_dir) and not files.facts(data_dir / "tree.db-journal"):
             mode += "&immutable=1"  # nobody can write there: no lock is needed, and none could be had
         try:
             database = cls._connect(path, f"{path.absolute().as_uri()}?{mode}", blocked, files)
@@ -106,7 +106,7 @@ class Database:
         elif self.read_only is None:
             self._set_journal()
             if found < FORMAT:
-                backups.write(self._connection, self.path.parent, self.files, keep_as=f"format-{found}")
+                copies.write(self._connection, self.path.parent, self.files, keep_as=f"format-{found}")
                 self._migrate(found)
             seals.install(self._connection)
 
@@ -127,7 +127,7 @@ class Database:
             if self._pragma("user_version") != found:
                 return  # another process was faster
             if found == 0:
-                if backups.listed(self.path.parent, self.files):
+                if copies.listed(self.path.parent, self.files):
                     raise LibraryDamaged("tree.db is empty, but there are backups of it", path=self.path)
                 if tx.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise LibraryDamaged("this tree.db is not a library of forkpoint", path=self.path)
@@ -259,24 +259,26 @@ def _touch(path: Path, files: Files) -> StoreReadOnly | None:
         files.make_dirs(path.parent)
         fd = files.open_or_create(path)
     except OSError as error:
-        if path.is_symlink():
+        facts = files.facts(path)
+        if facts is not None and stat.S_ISLNK(facts.st_mode):
             raise StoreError("is a symbolic link, which is not followed", path=path) from error
         reason = typed(error, path)
-        if not isinstance(reason, StoreReadOnly) or not path.is_file():
+        if not isinstance(reason, StoreReadOnly) or facts is None or not stat.S_ISREG(facts.st_mode):
             raise reason from error
         return reason
-    facts = os.fstat(fd)
-    os.close(fd)
+    facts = files.facts_of(fd)
+    files.close(fd)
     _must_be_plain(path, facts)
-    check_beside(path)
+    check_beside(path, files)
     return None
 
 
-def check_beside(path: Path) -> None:
+def check_beside(path: Path, files: Files) -> None:
     """Refuse a database with strange things beside it: SQLite would write through them, or wait for them."""
     for beside in ("-journal", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            _must_be_plain(path.with_name(path.name + beside), os.lstat(path.with_name(path.name + beside)))
+        facts = files.facts(path.with_name(path.name + beside))
+        if facts is not None:
+            _must_be_plain(path.with_name(path.name + beside), facts)
 
 
 def _must_be_plain(path: Path, facts: os.stat_result) -> None:

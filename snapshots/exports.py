@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 from snapshots import carrying, exchange, tree
 from snapshots.carrying import Carried, Manifest
 from snapshots.database import Database
 from snapshots.exchange import Readable
+from snapshots.files import Files
 from snapshots.records import Arrival, ExportScope, ModelInfo, Node, Origin
 
 _IN_MEMORY = 1 << 24
@@ -21,6 +21,7 @@ class Exports:
     """Export and import of a library; what may be raised by every method is said at `Library`."""
 
     _db: Database
+    _disk: Files
     data_dir: Path
 
     def export(
@@ -73,7 +74,7 @@ class Exports:
     @contextmanager
     def _checked(self, stream: Readable) -> Iterator[Readable]:
         """A copy of a stream that was checked to its end; a large one lies in a nameless file of the data dir."""
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self.data_dir)) as spool:
+        with self._disk.spool(self.data_dir, _IN_MEMORY) as spool:
             copying = _Copying(stream, spool)
             for _ in carrying.parse(copying):
                 pass
@@ -94,7 +95,7 @@ class Exports:
 class _Copying:
     """A stream that keeps what is read of it."""
 
-    def __init__(self, stream: Readable, copy: tempfile.SpooledTemporaryFile[bytes]) -> None:
+    def __init__(self, stream: Readable, copy: IO[bytes]) -> None:
         self._stream, self._copy = stream, copy
 
     def read(self, count: int) -> bytes:

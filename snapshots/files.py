@@ -1,4 +1,4 @@
-"""The one seam to the file system for journals and bundles: small calls that a test can replace one by one.
+"""The one seam to the file system for all but SQLite itself: small calls that a test can replace one by one.
 
 Nothing here follows a link at the end of a path, and every file and directory is private to the user (0600, 0700).
 Calls raise OSError; `typed` makes a StoreFull or StoreError of it at the edges of the store.
@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from snapshots.errors import StoreError, StoreFull, StoreReadOnly
 
@@ -192,11 +193,57 @@ class Files:
         except OSError:
             return []
 
+    def scan(self, path: Path) -> list[tuple[str, os.stat_result]]:
+        """What lies in a directory, by name and with its facts, in no order; links are not followed.
+
+        Nothing where there is none or it cannot be read; what vanishes while this looks is left out.
+        """
+        found: list[tuple[str, os.stat_result]] = []
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+        return found
+
+    def is_there(self, path: str) -> bool:
+        """Whether there is something of this name; no more is looked at."""
+        return os.access(path, os.F_OK)
+
+    def is_writable(self, path: Path) -> bool:
+        """Whether a directory's names may be changed."""
+        return os.access(path, os.W_OK)
+
+    def facts(self, path: Path) -> os.stat_result | None:
+        """What the system says of a name, whose link is not followed; None where there is none."""
+        try:
+            return os.lstat(path)
+        except OSError:
+            return None
+
+    def facts_of(self, fd: int) -> os.stat_result:
+        """What the system says of an open file."""
+        return os.fstat(fd)
+
+    def place(self, fd: int) -> int:
+        """Where in its file a descriptor stands."""
+        return os.lseek(fd, 0, os.SEEK_CUR)
+
+    def disk_size(self, path: Path) -> int:
+        """Bytes of the disk that a directory lies on. Raises OSError."""
+        import shutil
+
+        return shutil.disk_usage(path).total
+
+    def spool(self, directory: Path, in_memory: int) -> IO[bytes]:
+        """A file without a name for what streams in: in memory up to so many bytes, then in a directory."""
+        import tempfile
+
+        return cast("IO[bytes]", tempfile.SpooledTemporaryFile(in_memory, dir=str(directory)))
+
     def signature(self, path: Path) -> tuple[int, ...] | None:
         """What changes when a file is replaced or written to; None where there is none."""
-        try:
-            facts = os.lstat(path)
-        except OSError:
+        facts = self.facts(path)
+        if facts is None:
             return None
         return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 

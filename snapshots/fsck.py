@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from snapshots import backups, segment, tree_check
+from snapshots import copies, segment, tree_check
 from snapshots.database import check_beside
 from snapshots.errors import DamagedFile, LibraryIsNewer, StoreBusy
 from snapshots.files import Files, typed
@@ -48,11 +49,11 @@ def fsck(data_dir: Path, cache_dir: Path, *, repair: bool = False, files: Files 
     files = files or Files()
     done: list[str] = []
     try:
-        found, messages = _check_tree(data_dir)
+        found, messages = _check_tree(data_dir, files)
         broken_tree = bool(found)
         if repair and broken_tree:
             done += _mend_tree(data_dir, files)
-            left, messages = _check_tree(data_dir)
+            left, messages = _check_tree(data_dir, files)
         else:
             left = list(found)
         journals = 0
@@ -81,19 +82,20 @@ def fsck(data_dir: Path, cache_dir: Path, *, repair: bool = False, files: Files 
     return Report(found, done, len(left), messages, journals, state_files)
 
 
-def _open(data_dir: Path) -> sqlite3.Connection:
+def _open(data_dir: Path, files: Files) -> sqlite3.Connection:
     path = data_dir / "tree.db"
-    if not path.is_file() or path.is_symlink():
+    facts = files.facts(path)
+    if facts is None or not stat.S_ISREG(facts.st_mode):
         raise sqlite3.DatabaseError("there is no tree.db")
-    check_beside(path)
+    check_beside(path, files)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30)
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection
 
 
-def _check_tree(data_dir: Path) -> tuple[list[Problem], int]:
+def _check_tree(data_dir: Path, files: Files) -> tuple[list[Problem], int]:
     try:
-        with contextlib.closing(_open(data_dir)) as connection:
+        with contextlib.closing(_open(data_dir, files)) as connection:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             known = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]
             if version > FORMAT and known:
@@ -115,17 +117,17 @@ def _mend_tree(data_dir: Path, files: Files) -> list[str]:
     with files.alone(data_dir / LOCK) as alone:
         if not alone:
             raise StoreBusy(0, path=path)
-        copies: list[sqlite3.Connection] = []
-        for copy in backups.listed(data_dir, files):
+        whole: list[sqlite3.Connection] = []
+        for copy in copies.listed(data_dir, files):
             with contextlib.suppress(OSError, sqlite3.Error):
-                copies.append(backups.read(copy, files))
+                whole.append(copies.read(copy, files))
         damaged: sqlite3.Connection | None = None
         with contextlib.suppress(sqlite3.Error):
-            damaged = _open(data_dir)
+            damaged = _open(data_dir, files)
         try:
-            made = salvage(damaged, copies)
+            made = salvage(damaged, whole)
         finally:
-            for each in (damaged, *copies):
+            for each in (damaged, *whole):
                 if each is not None:
                     each.close()
         done = [f"tree.db is kept as {_set_aside(path, data_dir, files)}"] if files.signature(path) else []

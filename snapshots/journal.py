@@ -108,7 +108,7 @@ class Journal:
         assert self._fd is not None
         record = _RECORD.pack(len(payload), kind) + payload
         last = _digest(self._last, record)
-        place = os.lseek(self._fd, 0, os.SEEK_CUR)
+        place = self._files.place(self._fd)
         try:
             self._files.write(self._fd, record + last)
         except OSError:
@@ -167,7 +167,7 @@ class Journals:
         Notes of journals whose files are gone are dropped here, so there is seldom more than one.
         """
         for (journal_id,) in tx.execute("SELECT id FROM finished_journals").fetchall():
-            if not self._path(journal_id).exists():
+            if not self._files.is_there(str(self._path(journal_id))):
                 tx.execute("DELETE FROM finished_journals WHERE id = ?", (journal_id,))
         tx.execute("INSERT OR IGNORE INTO finished_journals(id) VALUES (?)", (journal.id,))
 
@@ -177,7 +177,9 @@ class Journals:
         A journal of another format version is neither shown nor removed: it waits for its own program.
         """
         found: list[tuple[float, DeadReply]] = []
-        for path in sorted(self._dir.glob("*.journal")) + sorted(self._dir.glob("*.new")):
+        for path in self._files.listdir(self._dir):
+            if path.suffix not in (".journal", ".new"):
+                continue
             opened = self._take(path)
             if opened is None:
                 continue
@@ -188,7 +190,7 @@ class Journals:
                 if reply is None or path.suffix == ".new" or self._is_finished(path.stem):
                     self._files.unlink(path)
                 else:
-                    found.append((os.fstat(fd).st_mtime, reply))
+                    found.append((self._files.facts_of(fd).st_mtime, reply))
             except OSError:
                 continue  # a directory that cannot be written: what is there can still be shown
             finally:
@@ -217,7 +219,7 @@ class Journals:
         path = self._path(journal_id)
         opened = self._take(path)
         if opened is None:
-            if path.exists():
+            if self._files.is_there(str(path)):
                 raise JournalGone("the reply was taken over by another window", path=path)
             return
         try:

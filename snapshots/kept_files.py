@@ -90,8 +90,9 @@ class KeptFiles:
 
     def stats(self) -> Stats:
         """Counts and bytes; walks the cache directory."""
+        facts = self._disk.facts(self._db.path)
         with self._db.read() as tx:
-            return states.stats(tx, self._files(), self._db.path)
+            return states.stats(tx, self._files(), facts.st_size if facts is not None else 0)
 
     def _files(self) -> Bundles:
         with self._opening:

@@ -14,14 +14,30 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from snapshots.files import Files
 from snapshots.records import BLOCK
 
 LAYOUT = "states-1"
 """Directory of this layout: a later one lies beside it, so that old and new programs share a cache dir."""
+KEY_DIGITS = 32
+"""Hex digits of the name of a state key's directory."""
 
 
-def _is_there(path: str) -> bool:
-    return os.access(path, os.F_OK)
+Listing = dict[str, os.stat_result]
+"""State files by their paths."""
+
+
+def listed(files: Files, cache_dir: Path) -> Listing:
+    """Every state file by its path. What vanishes while this looks is not in it."""
+    found: Listing = {}
+    for key, _ in files.scan(cache_dir / LAYOUT):
+        for folder, _ in files.scan(cache_dir / LAYOUT / key) if len(key) == KEY_DIGITS else ():
+            place = cache_dir / LAYOUT / key / folder
+            base = f"{place}/"
+            for name, facts in files.scan(place):
+                if name.endswith((".seg", ".fin")):
+                    found[base + name] = facts
+    return found
 
 
 class Piece(NamedTuple):
@@ -92,24 +108,22 @@ class Chain:
         return self.directory / name[:2] / f"{name}.fin"
 
     def plan(
-        self, bad: Collection[Path] = (), exists: Callable[[str], bool] = _is_there, known: Sequence[Piece] = ()
+        self, exists: Callable[[str], bool], bad: Collection[Path] = (), known: Sequence[Piece] = ()
     ) -> list[Piece]:
-        """Pieces on disk that cover the longest prefix without a gap, as few as can be. Looks at names only.
+        """Pieces that cover the longest prefix without a gap, as few as can be; `exists` says which files are there.
 
         `known` are whole blocks from the beginning on that need not be looked for.
         """
         pieces = list(known)
         for start in range(BLOCK * len(pieces), self.n_tokens, BLOCK):
             stop = min(start + BLOCK, self.n_tokens)
-            found = self._cover(start, stop, bad, exists)
+            found = self._cover(start, stop, exists, bad)
             pieces += found
             if not found or found[-1].stop < stop:
                 break
         return pieces
 
-    def _cover(
-        self, start: int, stop: int, bad: Collection[Path], exists: Callable[[str], bool] = _is_there
-    ) -> list[Piece]:
+    def _cover(self, start: int, stop: int, exists: Callable[[str], bool], bad: Collection[Path]) -> list[Piece]:
         """Pieces from a block's start that reach furthest."""
         whole = Piece(start, stop, self.segment(start, stop))
         if exists(str(whole.path)) and whole.path not in bad:

@@ -9,12 +9,12 @@ import json
 import sqlite3
 from pathlib import Path
 
-from snapshots import backups, find, quota, tree
+from snapshots import backups, copies, find, quota, tree
 from snapshots.database import Database
 from snapshots.errors import JournalGone
 from snapshots.files import Files
 from snapshots.journal import Journals
-from snapshots.places import Chain
+from snapshots.places import Chain, listed
 from snapshots.records import Purge
 
 
@@ -33,7 +33,7 @@ def purge(database: Database, journals: Journals, files: Files, data_dir: Path, 
             except JournalGone:
                 continue
     database.checkpoint()
-    for path in files.listdir(backups.folder(data_dir)):
+    for path in files.listdir(copies.folder(data_dir)):
         files.unlink(path)
     backups.back_up(database, data_dir, files, now=True)
     return Purge(len(doomed), _remove_states(database, files, cache_dir, states))
@@ -118,7 +118,7 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
 
 def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set[str]) -> int:
     """Remove states of messages that are gone, but for files that others hold too: equal tokens have one file."""
-    listing = quota.listed(cache_dir)
+    listing = listed(files, cache_dir)
     doomed = {path: facts for path, facts in listing.items() if Path(path).name[:64] in stems}
     if not doomed:
         return 0

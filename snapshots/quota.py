@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import shutil
 import sqlite3
 import time
 from array import array
@@ -20,7 +18,7 @@ from typing import NamedTuple
 from snapshots import ids
 from snapshots.database import Database
 from snapshots.files import Files
-from snapshots.places import LAYOUT, Chain, Piece
+from snapshots.places import Chain, Listing, Piece, listed
 from snapshots.records import Eviction
 
 MOST = 10 << 30
@@ -34,16 +32,12 @@ _SAME_START = 33  # bytes: the width and 8 to 16 tokens
 _LINEAGES = 64
 
 
-def default_cap(cache_dir: Path) -> int:
+def default_cap(files: Files, cache_dir: Path) -> int:
     """The cap in bytes. A disk that does not tell its size counts as large."""
     for place in (cache_dir, *cache_dir.parents):
         with contextlib.suppress(OSError):
-            return min(MOST, shutil.disk_usage(place).total // SHARE_OF_DISK)
+            return min(MOST, files.disk_size(place) // SHARE_OF_DISK)
     return MOST
-
-
-Listing = dict[str, os.stat_result]
-"""State files by their paths."""
 
 
 class StateFiles(NamedTuple):
@@ -52,18 +46,6 @@ class StateFiles(NamedTuple):
     node_id: str
     n_tokens: int
     pieces: tuple[Piece, ...]
-
-
-def listed(cache_dir: Path) -> Listing:
-    """Every state file by its path. What vanishes while this looks is not in it."""
-    found: Listing = {}
-    for directory in (cache_dir / LAYOUT).glob("*/??"):
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.endswith((".seg", ".fin")):
-                    with contextlib.suppress(OSError):
-                        found[entry.path] = entry.stat(follow_symlinks=False)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- states
@@ -141,7 +123,7 @@ def files_of(
 ) -> StateFiles:
     """Which files a state has on disk."""
     chain = Chain(cache_dir, state_key, tokens)
-    pieces = chain.plan(exists=exists)
+    pieces = chain.plan(exists)
     final = chain.final()
     if exists(str(final)):
         pieces.append(Piece(len(tokens), len(tokens), final))
@@ -247,16 +229,16 @@ class Room:
         """Note bytes that were written."""
         self._written += size
 
-    def recount(self, cache_dir: Path) -> int:
+    def recount(self, files: Files, cache_dir: Path) -> int:
         """Count what is there now."""
         self._written = 0
-        self._counted = sum(facts.st_size for facts in listed(cache_dir).values())
+        self._counted = sum(facts.st_size for facts in listed(files, cache_dir).values())
         return self._counted
 
-    def is_over(self, cache_dir: Path) -> bool:
+    def is_over(self, files: Files, cache_dir: Path) -> bool:
         """Whether the cap is passed; where it seems so, all is counted again: others write and remove, too."""
         if self.cap is None:
-            self.cap = default_cap(cache_dir)
+            self.cap = default_cap(files, cache_dir)
         if self._counted is None or self._counted + self._written > self.cap:
-            return self.recount(cache_dir) > self.cap
+            return self.recount(files, cache_dir) > self.cap
         return False

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snapshots import quota, tree
+from snapshots import places, quota, tree
 from snapshots.database import Database
 from snapshots.files import Files
 from snapshots.records import Eviction, Footprint
@@ -31,7 +31,7 @@ class Space:
     def cap(self) -> int:
         """The most bytes that the states may take; by default the smaller of 10 GiB and a tenth of the disk."""
         if self._room.cap is None:
-            self._room.cap = quota.default_cap(self.cache_dir)
+            self._room.cap = quota.default_cap(self._disk, self.cache_dir)
         return self._room.cap
 
     def set_cap(self, cap: int | None) -> None:
@@ -45,7 +45,7 @@ class Space:
         call; the first call counts what is there.
         """
         self._room.written(written)
-        if self._db.read_only is not None or not self._room.is_over(self.cache_dir):
+        if self._db.read_only is not None or not self._room.is_over(self._disk, self.cache_dir):
             return None
         return self._sweep(self.cap * quota.TARGET)
 
@@ -56,12 +56,12 @@ class Space:
 
     def _sweep(self, budget: float) -> Eviction:
         with self._making_room:
-            listing = quota.listed(self.cache_dir)
+            listing = places.listed(self._disk, self.cache_dir)
             with self._db.read() as tx:
                 order = quota.in_order(tx)
             states = quota.all_files(self._db, self.cache_dir, order, listing.__contains__)
             found = quota.sweep(self._disk, listing, states, budget)
-            self._room.recount(self.cache_dir)
+            self._room.recount(self._disk, self.cache_dir)
         return found
 
     def footprint(self, node_id: str) -> Footprint:
@@ -76,9 +76,9 @@ class Space:
         left = max((quota.reach(state, needed) for state in states), default=0)
         return Footprint(n_tokens, now, size, unique, size - unique, n_tokens - left, pinned)
 
-    def _shared(self, node_id: str) -> tuple[quota.Listing, set[str], set[str], list[quota.StateFiles]]:
+    def _shared(self, node_id: str) -> tuple[places.Listing, set[str], set[str], list[quota.StateFiles]]:
         """All files, those of a savepoint, those that others need, and the savepoint's states."""
-        listing = quota.listed(self.cache_dir)
+        listing = places.listed(self._disk, self.cache_dir)
         with self._db.read() as tx:
             tree.glance(tx, node_id)
             related = quota.relatives(tx, node_id)

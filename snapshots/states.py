@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snapshots import ids, quota
@@ -118,7 +117,7 @@ def verify_files(bundles: Bundles, nodes: Sequence[Node], state_key: str) -> Fil
     return bundles.check(state_key, tokens_of(nodes), nodes[-1].keep)
 
 
-def stats(tx: sqlite3.Connection, bundles: Bundles, tree_path: Path) -> Stats:
+def stats(tx: sqlite3.Connection, bundles: Bundles, tree_bytes: int) -> Stats:
     """Counts from the tree, bytes from the directories."""
     counts = tx.execute(
         "SELECT (SELECT count(*) FROM conversations WHERE deleted IS NULL),"
@@ -126,4 +125,4 @@ def stats(tx: sqlite3.Connection, bundles: Bundles, tree_path: Path) -> Stats:
         " (SELECT count(*) FROM labels l JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL)"
     ).fetchone()
     files, size = bundles.usage()
-    return Stats._make((*counts, tree_path.stat().st_size, files, size))
+    return Stats._make((*counts, tree_bytes, files, size))

@@ -94,14 +94,15 @@ class Writer:
     def clean(self) -> None:
         """Remove drafts and lock files of writers that died. Never an error: what cannot be removed stays."""
         dead: dict[str, bool] = {}
-        with contextlib.suppress(OSError):
-            for path in [*self._drafts.glob("*.tmp"), *self._locks.glob("*.lock")]:
-                writer = path.name.split(".", 1)[0]
-                if writer not in dead:
-                    dead[writer] = writer != self._id and self._is_dead(writer)
-                if dead[writer]:
-                    with contextlib.suppress(OSError):
-                        self._files.unlink(path)
+        for path in [*self._files.listdir(self._drafts), *self._files.listdir(self._locks)]:
+            if path.suffix not in (".tmp", ".lock"):
+                continue
+            writer = path.name.split(".", 1)[0]
+            if writer not in dead:
+                dead[writer] = writer != self._id and self._is_dead(writer)
+            if dead[writer]:
+                with contextlib.suppress(OSError):
+                    self._files.unlink(path)
 
     def _is_dead(self, writer: str) -> bool:
         try:

@@ -18,7 +18,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 import engine.kernels.options  # noqa: F401  tells Numba which CPU to compile for
-from engine.kernels.entry import Kernel
+from engine.kernels.kernel import Kernel
 from engine.kernels.target import processor
 
 # All that compiled code may name: what the barrier yields and sleeps with; the square root becomes an instruction.

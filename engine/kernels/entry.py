@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from engine import jit
+from engine.kernels.kernel import Kernel
 from engine.machine_code import MachineCode, read, write
 from engine.quants import PLAIN, SUPPORTED
 
@@ -23,24 +23,6 @@ Table = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
 Floats64 = npt.NDArray[np.float64]
 KV_TYPES = ("f16", "q8_0")
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A function of a module of this package, and its type: one letter an argument and for the result, i int64,
-    d float64; no result is none. Where `of` is not empty, it is what the function gives for that.
-    """
-
-    module: str
-    function: str
-    arguments: str
-    result: str = ""
-    of: str = ""
-
-    @property
-    def symbol(self) -> str:
-        """The C function's name in the object file."""
-        return f"forkpoint_{self.function}{self.of and '_' + self.of}"
 
 
 PRODUCTS = {kind: (Kernel("matmul", "product_of", 10 * "i", of=kind),) for kind in sorted(SUPPORTED)}

@@ -10,6 +10,7 @@ from faults.kit import KEY, assert_true, open_library, save, state_files
 from app.config import ConfigError, load_config
 from app.events import Notice, Restored
 from snapshots import Message, UnknownNode, find, quota
+from snapshots.files import Files
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_room_is_counted_once_and_then_kept_up_to_date(library, tmp_path, monkey
     chain(library, 100)
     counts = []
     real = quota.listed
-    monkeypatch.setattr(quota, "listed", lambda folder: counts.append(1) or real(folder))
+    monkeypatch.setattr(quota, "listed", lambda *where: counts.append(1) or real(*where))
     library.set_cap(10**9)
     for _ in range(5):
         assert library.make_room(1000) is None
@@ -145,9 +146,9 @@ def test_the_default_cap_is_a_tenth_of_the_disk_and_ten_gibibytes_at_most(librar
     total = shutil.disk_usage(tmp_path).total
     assert library.cap == min(10 << 30, total // 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**15, 0, 0))
-    assert quota.default_cap(tmp_path / "not" / "there") == 10 << 30
+    assert quota.default_cap(Files(), tmp_path / "not" / "there") == 10 << 30
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 0))
-    assert quota.default_cap(tmp_path) == 10**8
+    assert quota.default_cap(Files(), tmp_path) == 10**8
 
 
 def test_a_footprint_tells_what_is_its_own_and_what_losing_it_costs(library):

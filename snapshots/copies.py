@@ -1,0 +1,78 @@
+"""Whole copies of tree.db as files in the data dir: written like every file here, and opened in memory.
+
+`backups` decides when one is made and checks it; a migration keeps what was there before under a name of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from snapshots.files import Files
+
+KEPT = 5
+OLD_DRAFT_S = 20 * 3600.0
+_LIMIT = 1 << 40
+
+
+def folder(data_dir: Path) -> Path:
+    """Where the copies lie."""
+    return data_dir / "backups"
+
+
+def listed(data_dir: Path, files: Files) -> list[Path]:
+    """The daily copies, newest first."""
+    return [path for path in reversed(files.listdir(folder(data_dir))) if path.name.startswith("tree-")]
+
+
+def write(connection: sqlite3.Connection, data_dir: Path, files: Files, *, keep_as: str = "") -> Path:
+    """Copy the library as it is now; `keep_as` names a copy that no later one replaces. Raises OSError.
+
+    The order is that of every file here: aside, synced, renamed, the directory synced.
+    """
+    data = connection.serialize()
+    files.make_dirs(folder(data_dir))
+    newest = next(iter(listed(data_dir, files)), None)
+    number = int(newest.stem.split("-")[1]) + 1 if newest is not None and newest.stem[5:].isdigit() else 1
+    path = folder(data_dir) / (f"{keep_as}.db" if keep_as else f"tree-{number:06d}.db")
+    draft = folder(data_dir) / f"{os.urandom(8).hex()}.new"
+    fd = files.create(draft)
+    try:
+        files.write(fd, data)
+        files.sync(fd)
+        files.rename(draft, path)
+        files.sync_dir(path.parent)
+    except BaseException:
+        files.unlink(draft)
+        raise
+    finally:
+        files.close(fd)
+    return path
+
+
+def rotate(data_dir: Path, files: Files) -> None:
+    """Let the oldest copies go, and drafts that a crash left."""
+    for old in listed(data_dir, files)[KEPT:]:
+        files.unlink(old)
+    for path in files.listdir(folder(data_dir)):
+        facts = files.signature(path)
+        if path.suffix == ".new" and facts is not None and abs(time.time() - facts[3] / 1e9) > OLD_DRAFT_S:
+            files.unlink(path)
+
+
+def read(path: Path, files: Files) -> sqlite3.Connection:
+    """A copy, opened in memory: nothing can change the file. Raises OSError, sqlite3.Error."""
+    data = files.read(path, _LIMIT)
+    if not data.startswith(b"SQLite format 3\0"):
+        raise sqlite3.DatabaseError("file is not a database")  # sqlite3 itself runs out of memory over an empty one
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with contextlib.ExitStack() as undo:
+        undo.callback(connection.close)
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        connection.deserialize(data)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        undo.pop_all()
+    return connection
