@@ -59,14 +59,13 @@ def records(
 
 
 def chosen(tx: sqlite3.Connection, here: Node, scope: ExportScope) -> list[str]:
-    """Ids of the messages of an export, parents first."""
+    """Ids of the messages of an export, parents first. Raises DamagedNode: nothing deleted leaves by mistake."""
+    if scope == "savepoint":
+        return [node.id for node in tree.path(tx, here.id)]
+    live = tree.live(tx, here.conversation_id, strict=True)
     if scope == "conversation":
-        rows = tx.execute(
-            "SELECT id FROM nodes WHERE conversation_id = ? AND deleted IS NULL ORDER BY seq", (here.conversation_id,)
-        )
-        return [row[0] for row in rows]
-    path = [node.id for node in tree.path(tx, here.id)]
-    return path + (tree.subtree(tx, here.id)[1:] if scope == "tree" else [])
+        return list(live)
+    return [node.id for node in tree.path(tx, here.id)[:-1]] + tree.behind(live, here.id)
 
 
 def _outgoing(

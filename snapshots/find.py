@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+from collections.abc import Iterable
 
-from snapshots import ids
+from snapshots import ids, seals, tree
 from snapshots.database import Database
-from snapshots.errors import LibraryDamaged, StoreError
+from snapshots.errors import DamagedNode, LibraryDamaged, StoreError, UnknownNode
 from snapshots.records import Hit
 
 INDEX = "node_text"
@@ -20,7 +21,6 @@ _CATCH_UP = 5000  # messages in one change: others get their turn in between
 _AROUND = 40  # characters shown in front of what was found
 _SHOWN = 160
 _WORD = re.compile(r"\w+")
-_COLUMNS = "n.id, n.conversation_id, n.role, n.turn, n.n_tokens, n.text"
 
 
 def catch_up(database: Database) -> bool:
@@ -71,21 +71,21 @@ def find(database: Database, text: str, limit: int) -> list[Hit]:
         try:
             with database.read() as tx:
                 rows = tx.execute(
-                    f"SELECT {_COLUMNS} FROM {INDEX} JOIN nodes n ON n.seq = {INDEX}.rowid"
+                    f"SELECT n.id FROM {INDEX} JOIN nodes n ON n.seq = {INDEX}.rowid"
                     f" WHERE {INDEX} MATCH ? AND n.deleted IS NULL ORDER BY {INDEX}.rowid DESC LIMIT ?",
                     (query, limit),
                 )
-                hits = [_hit(row, words[0]) for row in rows]
+                hits = _hits(tx, rows, words[0])
         except LibraryDamaged:
             _drop(database)
     if not hits:
         with database.read() as tx:
             rows = tx.execute(
-                f"SELECT {_COLUMNS} FROM nodes n WHERE n.text LIKE ? ESCAPE '\\' AND n.deleted IS NULL"
+                "SELECT n.id FROM nodes n WHERE n.text LIKE ? ESCAPE '\\' AND n.deleted IS NULL"
                 " ORDER BY n.seq DESC LIMIT ?",
                 (_like(text), limit),
             )
-            hits = [_hit(row, text) for row in rows]
+            hits = _hits(tx, rows, text)
     with database.read() as tx:
         named = _named(tx, text, limit)
     known = {hit.node_id for hit in named}
@@ -94,28 +94,37 @@ def find(database: Database, text: str, limit: int) -> list[Hit]:
 
 def _named(tx: sqlite3.Connection, text: str, limit: int) -> list[Hit]:
     """Savepoints whose name, and conversations whose title, holds the text."""
-    rows = tx.execute(
-        f"SELECT {_COLUMNS}, l.name FROM labels l JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL"
+    labels = tx.execute(
+        f"SELECT {seals.columns('labels', 'l')} FROM labels l JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL"
         " WHERE l.name LIKE ? ESCAPE '\\' ORDER BY l.move_order DESC LIMIT ?",
         (_like(text), limit),
     ).fetchall()
-    rows += tx.execute(
-        f"SELECT {_COLUMNS}, c.title FROM conversations c JOIN nodes n ON n.id = c.head_id AND n.deleted IS NULL"
+    titles = tx.execute(
+        f"SELECT {seals.columns('conversations', 'c')} FROM conversations c JOIN nodes n"
+        " ON n.id = c.head_id AND n.deleted IS NULL"
         " WHERE c.deleted IS NULL AND c.title LIKE ? ESCAPE '\\' ORDER BY c.use_order DESC LIMIT ?",
         (_like(text), limit),
     ).fetchall()
-    return [_hit(row[:-1], "")._replace(name=row[-1]) for row in rows]
+    called = [(row[0], row[1]) for row in seals.believed("labels", labels)]
+    called += [(row[1], row[6]) for row in seals.believed("conversations", titles)]
+    return [hit._replace(name=name) for name, node_id in called for hit in _hits(tx, [(node_id,)], "")]
 
 
 def _like(text: str) -> str:
     return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
 
 
-def _hit(row: tuple[str, str, str, int, int, str], word: str) -> Hit:
-    text = str(row[5])
-    at = max(0, text.casefold().find(word.casefold()) - _AROUND) if word else 0
-    shown = " ".join(text[at : at + _SHOWN].split())
-    return Hit(row[0], row[1], row[2], row[3], row[4], ("…" if at else "") + shown, "")  # type: ignore[arg-type]
+def _hits(tx: sqlite3.Connection, rows: Iterable[tuple[str]], word: str) -> list[Hit]:
+    """The messages of these ids that say what their ids say and are not hidden; fsck names the others."""
+    found: list[Hit] = []
+    for (node_id,) in rows:
+        with contextlib.suppress(DamagedNode, UnknownNode):
+            node = tree.node(tx, node_id)
+            at = max(0, node.text.casefold().find(word.casefold()) - _AROUND) if word else 0
+            shown = ("…" if at else "") + " ".join(node.text[at : at + _SHOWN].split())
+            if tree.is_live(tx, node_id):
+                found.append(Hit(node.id, node.conversation_id, node.role, node.turn, node.n_tokens, shown, ""))
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- index

@@ -133,7 +133,9 @@ def names_of(tx: sqlite3.Connection, node_id: str) -> list[str]:
 
 def nearest_name(tx: sqlite3.Connection, node_id: str | None) -> str | None:
     """The newest name of this node or of the nearest one above it that has one."""
-    while node_id is not None:
+    seen: set[str] = set()  # a damaged index may lead round in a circle
+    while node_id is not None and node_id not in seen:
+        seen.add(node_id)
         found = names_of(tx, node_id)
         if found:
             return found[-1]

@@ -42,7 +42,7 @@ def purge(database: Database, journals: Journals, files: Files, data_dir: Path, 
 def _behind(tx: sqlite3.Connection, node_id: str) -> list[str]:
     """A node and all behind it, hidden ones too, parents first."""
     rows = tx.execute(
-        "WITH RECURSIVE down(id) AS (SELECT ? UNION ALL SELECT n.id FROM nodes n JOIN down ON n.parent_id = down.id)"
+        "WITH RECURSIVE down(id) AS (SELECT ? UNION SELECT n.id FROM nodes n JOIN down ON n.parent_id = down.id)"
         " SELECT id FROM down",
         (node_id,),
     )
@@ -66,8 +66,8 @@ def _forget_rows(tx: sqlite3.Connection, conversation_id: str, doomed: list[str]
     ):  # fmt: skip
         tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", marks)
     tx.executemany("UPDATE positions SET node_id = ?, token = NULL WHERE node_id = ?", [(first, each) for each in gone])
-    for seq, detail in tx.execute(
-        "SELECT seq, detail FROM actions WHERE conversation_id = ?", (conversation_id,)
+    for seq, detail in tx.execute(  # a name may have moved here from a message of another conversation
+        "SELECT seq, detail FROM actions WHERE conversation_id = ? OR kind IN ('name', 'rename')", (conversation_id,)
     ).fetchall():
         if _mentions(detail, gone):
             tx.execute("DELETE FROM actions WHERE seq = ?", (seq,))

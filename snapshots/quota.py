@@ -105,9 +105,9 @@ class Lineage:
 
     def tokens(self, node_id: str) -> array[int]:
         """The whole list at a node; of a damaged row what can be made of it."""
-        waiting = []
+        waiting: list[str] = []
         here: str | None = node_id
-        while here is not None and here not in self._made and here in self._rows:
+        while here is not None and here not in self._made and here in self._rows and len(waiting) <= len(self._rows):
             waiting.append(here)
             here = self._rows[here][0]
         for each in reversed(waiting):
@@ -149,13 +149,13 @@ def relatives(tx: sqlite3.Connection, node_id: str) -> set[str]:
     found = {row[0] for row in tx.execute("SELECT conversation_id FROM nodes WHERE id = ?", (node_id,))}
     root = tx.execute(
         "WITH RECURSIVE up(id, parent_id, tokens) AS (SELECT id, parent_id, tokens FROM nodes WHERE id = ?"
-        " UNION ALL SELECT n.id, n.parent_id, n.tokens FROM nodes n JOIN up ON n.id = up.parent_id)"
+        " UNION SELECT n.id, n.parent_id, n.tokens FROM nodes n JOIN up ON n.id = up.parent_id)"
         " SELECT tokens FROM up WHERE length(tokens) > 0 AND (parent_id IS NULL OR parent_id = '') LIMIT 1",
         (node_id,),
     ).fetchone()
     start = bytes(root[0])[:_SAME_START] if root is not None else b""
-    for conversation_id, tokens in tx.execute(
-        "SELECT conversation_id, substr(tokens, 1, ?) FROM nodes WHERE parent_id IS NULL", (_SAME_START,)
+    for conversation_id, tokens in tx.execute(  # of no tokens SQLite takes no beginning: NULL
+        "SELECT conversation_id, coalesce(substr(tokens, 1, ?), x'') FROM nodes WHERE parent_id IS NULL", (_SAME_START,)
     ):
         if tokens[: len(start)] == start[: len(tokens)] or tokens[:1] != start[:1]:
             found.add(conversation_id)

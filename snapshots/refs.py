@@ -69,14 +69,13 @@ def _base(tx: sqlite3.Connection, text: str, conversation_id: str | None) -> str
 def turn_back(tx: sqlite3.Connection, node_id: str, turns: int, ref: str = "") -> str | None:
     """The end of the turn `turns` before: above the message that began each turn. None is the empty start.
 
-    A turn begins with a message of a person (user or raw). Raises UnknownRef where there are fewer turns.
+    A turn begins with a message of a person (user or raw). Raises UnknownRef where there are fewer turns, DamagedNode.
     """
     here: str | None = node_id
     for done in range(turns):
         role = ""
         while here is not None and role not in ("user", "raw"):
-            row = tx.execute("SELECT parent_id, role FROM nodes WHERE id = ?", (here,)).fetchone()
-            here, role = row if row else (None, "")
+            here, role = tree.turn_start(tx, here)
         if role not in ("user", "raw"):
             raise UnknownRef(
                 ref or f"{node_id[:12]}~{turns}",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from snapshots import ids, seals
@@ -28,6 +27,14 @@ _NODE = ", ".join((*_COLUMNS, "row_digest"))
 NODE_COLUMNS = _NODE
 """The columns of a row that `believe` takes, in its order."""
 _QUALIFIED = ", ".join(f"n.{column}" for column in (*_COLUMNS, "row_digest"))
+
+
+# A node and all above it. UNION, not UNION ALL: a damaged index may lead round in a circle, which must have an end.
+_UP = (
+    "WITH RECURSIVE up(id, parent_id) AS (SELECT id, parent_id FROM nodes WHERE id = ?"
+    " UNION SELECT n.id, n.parent_id FROM nodes n JOIN up ON n.id = up.parent_id)"
+)
+_OF_UP = "FROM up JOIN nodes n ON n.id = up.id"
 
 
 def insert_conversation(tx: sqlite3.Connection, title: str, template_date: str) -> Conversation:
@@ -128,13 +135,12 @@ def _checked(message: Message, parent_tokens: int) -> tuple[Message, int]:
 
 def _show_path(tx: sqlite3.Connection, node_id: str | None) -> dict[str, int | None]:
     """Show what is hidden of a path; gives what it was, from the root down."""
-    hidden = tx.execute(
-        "WITH RECURSIVE up(id, parent_id, deleted, height) AS"
-        " (SELECT id, parent_id, deleted, 0 FROM nodes WHERE id = ?"
-        " UNION ALL SELECT n.id, n.parent_id, n.deleted, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent_id)"
-        " SELECT id, deleted FROM up WHERE deleted IS NOT NULL ORDER BY height DESC",
-        (node_id,),
-    ).fetchall()
+    above = {row[0]: row for row in tx.execute(f"{_UP} SELECT n.id, n.parent_id, n.deleted {_OF_UP}", (node_id,))}
+    hidden: list[tuple[str, int | None]] = []
+    while node_id is not None and (row := above.pop(node_id, None)) is not None:
+        if row[2] is not None:
+            hidden.insert(0, (row[0], row[2]))
+        node_id = row[1]
     tx.executemany("UPDATE nodes SET deleted = NULL WHERE id = ?", [row[:1] for row in hidden])
     return dict(hidden)
 
@@ -205,20 +211,18 @@ def path(tx: sqlite3.Connection, node_id: str | None) -> list[Node]:
     """The nodes from the root to this one. Raises UnknownNode, DamagedNode."""
     if node_id is None:
         return []
-    rows = tx.execute(
-        "WITH RECURSIVE up(id, parent_id, height) AS (SELECT id, parent_id, 0 FROM nodes WHERE id = ?"
-        " UNION ALL SELECT n.id, n.parent_id, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent_id)"
-        f" SELECT {_QUALIFIED} FROM up JOIN nodes n ON n.id = up.id ORDER BY up.height DESC",
-        (node_id,),
-    ).fetchall()
-    if not rows:
+    above = {row[0]: row for row in tx.execute(f"{_UP} SELECT {_QUALIFIED} {_OF_UP}", (node_id,))}
+    if not above:
         raise UnknownNode(node_id)
-    nodes = [_node(row) for row in rows]
-    if nodes[0].parent_id is not None:  # the row of an ancestor is gone
-        raise DamagedNode(nodes[0].parent_id)
-    if nodes[-1].id != node_id or any(a.id != b.parent_id for a, b in itertools.pairwise(nodes)):
-        raise DamagedNode(node_id)  # a damaged index leads to other rows
-    return nodes
+    nodes: list[Node] = []
+    here: str | None = node_id
+    while here is not None:
+        row = above.pop(here, None)
+        if row is None:  # an ancestor's row is gone, or a damaged index leads to other rows
+            raise DamagedNode(here)
+        nodes.append(_node(row))
+        here = nodes[-1].parent_id
+    return nodes[::-1]
 
 
 def tokens_of(nodes: Iterable[Node]) -> list[int]:
@@ -245,18 +249,23 @@ def siblings(tx: sqlite3.Connection, node_id: str) -> list[Node]:
 
 
 def newest_leaf(tx: sqlite3.Connection, node_id: str) -> Node:
-    """The newest live child, and its newest, to the end."""
-    while True:
+    """The newest live child, and its newest, to the end. Raises DamagedNode where they lead round in a circle."""
+    seen: set[str] = set()
+    while node_id not in seen:
+        seen.add(node_id)
         rows = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE parent_id = ? ORDER BY seq DESC", (node_id,))
         newest = next((row[1] for row in rows if not _is_hidden(row)), None)
         if newest is None:
             return node(tx, node_id)
         node_id = newest
+    raise DamagedNode(node_id)
 
 
 def nearest_live(tx: sqlite3.Connection, node_id: str | None) -> str | None:
     """The node itself or the nearest one above it that is not hidden; None is the start of the conversation."""
-    while node_id is not None:
+    seen: set[str] = set()
+    while node_id is not None and node_id not in seen:
+        seen.add(node_id)
         row = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE id = ?", (node_id,)).fetchone()
         if row is None:
             return None
@@ -266,15 +275,48 @@ def nearest_live(tx: sqlite3.Connection, node_id: str | None) -> str | None:
     return None
 
 
+def live(tx: sqlite3.Connection, conversation_id: str, *, strict: bool = False) -> dict[str, str | None]:
+    """A conversation's live nodes, each with its parent, parents first.
+
+    A broken row hides nothing; with `strict` it raises DamagedNode.
+    """
+    found: dict[str, str | None] = {}
+    for row in tx.execute(f"SELECT {_SEALED} FROM nodes WHERE conversation_id = ? ORDER BY seq", (conversation_id,)):
+        if strict and not seals.whole("nodes", row):
+            raise DamagedNode(str(row[1]))
+        if not _is_hidden(row):
+            found[row[1]] = row[3]
+    return found
+
+
+def behind(live_nodes: Mapping[str, str | None], node_id: str) -> list[str]:
+    """Of what `live` gives, a node and all behind it."""
+    found = {node_id: None}
+    for each, parent in live_nodes.items():
+        if parent in found:
+            found[each] = None
+    return [each for each in found if each in live_nodes]
+
+
 def subtree(tx: sqlite3.Connection, node_id: str) -> list[str]:
     """The ids of a node and of all live nodes behind it."""
-    rows = tx.execute(
-        "WITH RECURSIVE down(id) AS (SELECT id FROM nodes WHERE id = ? AND deleted IS NULL"
-        " UNION ALL SELECT n.id FROM nodes n JOIN down ON n.parent_id = down.id WHERE n.deleted IS NULL)"
-        " SELECT id FROM down",
-        (node_id,),
-    )
-    return [row[0] for row in rows]
+    row = tx.execute("SELECT conversation_id FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    found = live(tx, row[0]) if row is not None else {}
+    return behind(found, node_id) if node_id in found else []
+
+
+def is_live(tx: sqlite3.Connection, node_id: str) -> bool:
+    """Whether a node is there and not hidden."""
+    row = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    return row is not None and not _is_hidden(row)
+
+
+def turn_start(tx: sqlite3.Connection, node_id: str) -> tuple[str | None, str]:
+    """(parent id, role) of a node whose row is whole; (None, "") where there is none. Raises DamagedNode."""
+    row = tx.execute(f"SELECT {_SEALED} FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    if row is not None and (row[1] != node_id or not seals.whole("nodes", row)):
+        raise DamagedNode(node_id)
+    return (row[3], row[4]) if row is not None else (None, "")
 
 
 def twigs(tx: sqlite3.Connection, conversation_id: str, *, deleted: bool) -> list[Twig]:

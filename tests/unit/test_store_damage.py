@@ -112,3 +112,49 @@ def test_looking_at_the_format_waits_for_a_writer(tmp_path):
             assert len(second.conversations()) == 1
         timer.join()
         blocker.close()
+
+
+def test_rows_that_lead_round_in_a_circle_come_to_an_end(library):
+    chat = library.new_conversation("x")
+    user, reply = talk(library, chat.id, None, "hello")
+    spoil(library, user.id, f"parent_id = '{reply.id}'")
+    for ask in (library.path, library.tokens, library.newest_leaf, lambda n: list(library.export(n, "conversation"))):
+        with pytest.raises(DamagedNode):
+            ask(reply.id)
+    assert library.nearest_name(reply.id) is None
+    assert library.delete_forever(reply.id).messages == 2
+
+
+def test_a_search_never_shows_what_was_not_said(library):
+    chat = library.new_conversation("x")
+    user, reply = talk(library, chat.id, None, "the moon")
+    assert [hit.node_id for hit in library.find("moon")] == [reply.id, user.id]
+    spoil(library, user.id, "text = 'the moon is cheese'")
+    spoil(library, reply.id, "turn = 9")
+    assert library.find("cheese") == []
+    assert library.find("moon") == []
+    library.set_name("full moon", reply.id)
+    assert library.find("full") == []
+
+
+def test_turns_are_not_counted_through_a_damaged_row(library):
+    chat = library.new_conversation("x")
+    _, first = talk(library, chat.id, None, "one")
+    user, second = talk(library, chat.id, first.id, "two")
+    library.set_name("here", second.id)
+    assert library.resolve("here~1").node.id == first.id
+    spoil(library, user.id, "role = 'assistant'")
+    with pytest.raises(DamagedNode):
+        library.resolve("here~1")
+
+
+def test_what_was_deleted_does_not_leave_in_an_export_because_its_row_is_broken(library):
+    chat = library.new_conversation("x")
+    _, first = talk(library, chat.id, None, "one")
+    secret, _ = talk(library, chat.id, first.id, "secret")
+    library.delete(secret.id)
+    spoil(library, secret.id, "deleted = NULL")
+    for scope in ("tree", "conversation"):
+        with pytest.raises(DamagedNode):
+            list(library.export(first.id, scope))
+    assert list(library.export(first.id))

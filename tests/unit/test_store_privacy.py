@@ -8,6 +8,7 @@ from faults.kit import KEY, open_library, save
 
 from app.chat import ChatOptions
 from snapshots import Message, ReplyStart, UnknownNode
+from snapshots.fsck import fsck
 
 SECRET = "the treasure lies under Xanthippe's oak"
 ANSWER = "Quixotically buried it is"
@@ -159,3 +160,17 @@ def test_everything_is_private_and_nobody_s_text_is_a_path(told, tmp_path):
     for path in tmp_path.rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
         assert "Xanthippe" not in str(path)
+
+
+def test_a_name_that_moved_to_another_conversation_does_not_come_back_to_what_is_forgotten(tmp_path):
+    with open_library(tmp_path) as library:
+        here, there = library.new_conversation(), library.new_conversation()
+        gone = library.add_node(here.id, None, Message("user", "one", (1,)))
+        stays = library.add_node(there.id, None, Message("user", "two", (2,)))
+        library.set_name("x", gone.id)
+        library.set_name("x", stays.id, force=True)
+        library.delete_forever(gone.id)
+        assert library.undo(there.id).kind == "turn"
+        assert library.savepoints()[0].node_id == stays.id
+    assert fsck(tmp_path / "data", tmp_path / "cache").problems == []
+    assert not holds(tmp_path, gone.id.encode())

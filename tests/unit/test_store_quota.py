@@ -235,3 +235,9 @@ def test_opening_a_chat_counts_in_the_background_and_indexes_text(chats):
     assert again._own._room._counted == again._own.stats().bundle_bytes > 0
     with again._own._db.read() as tx:
         assert not find.is_behind(tx)
+
+
+def test_a_conversation_that_begins_with_a_message_of_no_tokens_has_a_footprint(library):
+    chat = library.new_conversation()
+    empty = library.add_node(chat.id, None, Message("user", "nothing"))
+    assert library.footprint(empty.id).size_bytes == 0
