@@ -95,6 +95,8 @@ class Writer:
         """Remove drafts and lock files of writers that died. Never an error: what cannot be removed stays."""
         dead: dict[str, bool] = {}
         for path in [*self._files.listdir(self._drafts), *self._files.listdir(self._locks)]:
+            if path.suffix == ".new":  # the lock file of one that died before it was named
+                self._remove_unheld(path)
             if path.suffix not in (".tmp", ".lock"):
                 continue
             writer = path.name.split(".", 1)[0]
@@ -103,6 +105,16 @@ class Writer:
             if dead[writer]:
                 with contextlib.suppress(OSError):
                     self._files.unlink(path)
+
+    def _remove_unheld(self, path: Path) -> None:
+        """Remove a file that nobody has locked. Whoever was about to lock it begins again, as `Bundles.save` does."""
+        with contextlib.suppress(OSError):
+            fd = self._files.open_existing(path)
+            try:
+                if self._files.lock(fd):
+                    self._files.unlink(path)
+            finally:
+                self._files.close(fd)
 
     def _is_dead(self, writer: str) -> bool:
         try:

@@ -1,15 +1,11 @@
-"""Kills writers of one library, again and again, and looks after each what is left. Run as a process of its own.
+"""A writer for tests that cut the power under it, and what must be there afterwards.
 
-    python kill_loop.py FOLDER KILLS SEED
-
-A child chats: question, journal, tokens, reply, state; behind each step that the store acknowledged it writes a line to
-a pipe. The parent kills it at a random moment and compares the library with the lines. Prints one line of figures.
+It chats: question, journal, tokens, reply, state; behind each step that the store acknowledged it writes a line to a
+pipe. `look` compares the library with the lines.
 """
 
 import json
 import os
-import random
-import signal
 import sys
 import time
 from pathlib import Path
@@ -90,32 +86,3 @@ def look(folder, lines, known):
         library.stats()
         assert not list((folder / "cache").rglob("*.tmp"))
     return len(offered), sum(kind == "state" for kind, *_ in lines)
-
-
-def main():
-    folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    dice = random.Random(seed)
-    known, torn, states = [], 0, 0
-    for number in range(kills):
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            try:
-                chat(folder, writer, number)
-            finally:
-                os._exit(9)
-        os.close(writer)
-        time.sleep(dice.uniform(0.0, 0.5))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), "the child failed by itself"
-        with os.fdopen(reader, "rb") as pipe:
-            lines = [json.loads(line) for line in pipe.read().splitlines() if line.endswith(b"]")]
-        in_flight, saved = look(folder, lines, known)
-        torn, states = torn + in_flight, states + saved
-    print(json.dumps({"kills": kills, "acknowledged": len(known), "in_flight": torn, "states": states, "lost": 0}))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,10 @@
 """Two windows and a script on one library: each sees what the others did, and keeps its own place."""
 
+import asyncio
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from app.libraries import own_library
 from snapshots import Message
@@ -19,6 +23,43 @@ async def test_what_a_script_does_is_seen_within_a_second(stages):
             assert time.monotonic() - begun < 1.0
             script.delete_conversation(other.id)
             await stage.sees_not("From elsewhere")
+
+
+async def test_two_processes_with_a_window_each_see_each_other_within_a_second(stages):
+    """Three times each way, and the best one counts: this is about how often one looks, not a busy machine."""
+    async with stages(limit=4) as here:
+        await here.send("hello")
+        script = Path(__file__).with_name("second_window.py")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        there = subprocess.Popen([sys.executable, str(script)], **pipes)
+
+        def tell(line):
+            there.stdin.write(line + "\n")
+            there.stdin.flush()
+
+        def answer():
+            return float(there.stdout.readline())  # CLOCK_MONOTONIC: one clock for both processes
+
+        try:
+            await asyncio.to_thread(answer)
+            to_there, to_here = [], []
+            for number in range(3):
+                tell(f"see from-here-{number}")
+                begun = time.monotonic()
+                await here.command(f"/save from-here-{number}")
+                to_there.append(await asyncio.to_thread(answer) - begun)
+                tell(f"save from-there-{number}")
+                asked = time.monotonic()
+                await here.sees(f"from-there-{number}")
+                to_here.append(time.monotonic() - asked)
+                await asyncio.to_thread(answer)
+            assert min(to_there) < 1.0, to_there
+            assert min(to_here) < 1.0, to_here
+            tell("quit")
+            assert await asyncio.to_thread(there.wait, 20) == 0
+        finally:
+            there.kill()
+            there.communicate()
 
 
 async def test_two_windows_talk_in_one_conversation_and_each_keeps_its_place(stages):

@@ -1,5 +1,6 @@
 """States on disk: what is written once, what is found again, what a fork shares, what a restore may believe."""
 
+import fcntl
 import os
 import threading
 
@@ -8,6 +9,7 @@ import pytest
 from faults.kit import KEY, assert_true, chunk, chunks, logits, open_library, save, state_files
 
 from snapshots import Chunk, Message, StoreError, UnknownNode
+from snapshots.files import Files
 
 
 @pytest.fixture
@@ -246,6 +248,40 @@ def test_drafts_of_dead_writers_are_removed_and_those_of_living_ones_kept(librar
     with open_library(tmp_path) as other:
         other.stats()
         assert not living.exists()
+
+
+def test_a_lock_file_whose_maker_died_before_it_had_a_name_is_removed(library, tmp_path):
+    save(library, [1, 2])
+    locks = tmp_path / "data" / "locks"
+    held, dead = locks / f"{'a' * 24}.new", locks / f"{'b' * 24}.new"
+    dead.touch()
+    fd = os.open(held, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with open_library(tmp_path) as other:
+        other.stats()
+    assert held.exists()
+    assert not dead.exists()
+    os.close(fd)
+
+
+def test_a_save_whose_lock_file_was_taken_for_a_dead_ones_begins_again(tmp_path):
+    class Taken(Files):
+        """Between making the lock file and locking it, another process cleans."""
+
+        taken = 0
+
+        def create(self, path):
+            fd = super().create(path)
+            if path.suffix == ".new" and path.parent.name == "locks" and not self.taken:
+                self.taken += 1
+                with open_library(tmp_path) as other:
+                    other.stats()
+            return fd
+
+    files = Taken()
+    with open_library(tmp_path, files) as library:
+        assert save(library, [1, 2]).complete
+    assert files.taken == 1
 
 
 def test_saves_and_loads_of_several_threads_agree(library):
