@@ -70,7 +70,8 @@ class Runner:
         step = self._step(len(tokens), len(outputs))
         step.x[:, : self._shape.dim] = self._weights.embedding.rows(tokens)
         if self._shape.embedding_scale != 1.0:
-            step.x *= np.float32(self._shape.embedding_scale)
+            with np.errstate(over="ignore"):
+                step.x *= np.float32(self._shape.embedding_scale)
         step.x[:, self._shape.dim :] = 0.0
         step.place_rows(runs, outputs)
         tiles = self._split_attention(step.table, runs)
@@ -86,7 +87,8 @@ class Runner:
         if bias is not None:
             logits += bias[: self._vocabulary]
         if self._shape.logit_scale != 1.0:
-            logits *= np.float32(1.0 / self._shape.logit_scale)
+            with np.errstate(over="ignore"):
+                logits *= np.float32(1.0 / self._shape.logit_scale)
         return logits
 
     def _step(self, rows: int, n_out: int) -> _Step:

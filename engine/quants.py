@@ -222,7 +222,8 @@ _VALUES: dict[str, Callable[[Array], Any]] = {
 def dequantize(kind: str, raw: Bytes, columns: int) -> Floats:
     """The numbers that rows of a supported type stand for: uint8 (n, bytes a row) to float32 (n, columns).
 
-    As ggml computes them, product by product, so that one element is the same float32 there and here.
+    As ggml computes them, product by product, so that one element is the same float32 there and here. Scales that are
+    no numbers give such weights, without a warning: logits that are none are found where they are made.
     """
     raw, n = np.ascontiguousarray(raw), len(raw)
     if kind == "F32":
@@ -231,7 +232,8 @@ def dequantize(kind: str, raw: Bytes, columns: int) -> Floats:
         return raw.view("<f2").astype(np.float32).reshape(n, columns)
     if kind == "BF16":
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(n, columns)
-    values: Array = _VALUES[kind](raw.reshape(-1).view(FILE[kind]).reshape(n, -1))
+    with np.errstate(all="ignore"):
+        values: Array = _VALUES[kind](raw.reshape(-1).view(FILE[kind]).reshape(n, -1))
     return values.reshape(n, columns).astype(np.float32, copy=False)
 
 

@@ -12,7 +12,7 @@ from engine.errors import BadTensor, MissingTensor, UnsupportedFeature, Unsuppor
 from engine.gguf import GGUF
 from engine.hyperparameters import Hyperparameters
 from engine.packed import LINE, Job, PackedWeights, places
-from engine.quants import GROUP, SUPPORTED, Bytes, Embedding, Floats
+from engine.quants import GROUP, PLAIN, SUPPORTED, Bytes, Embedding, Floats, dequantize
 from engine.repack import Matrix, apart, repack
 
 LAYER_MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -183,11 +183,12 @@ class _Reader:
         return name in self._gguf.tensors
 
     def vector(self, name: str, size: int) -> Floats:
-        """A norm's weights or a bias, (size,) float32; only F32 is written by converters."""
+        """A norm's weights or a bias, (size,) float32. Converters write F32; what is half as wide widens exactly."""
         kind = self._check(name, (size,))
-        if kind != "F32":
+        if kind not in PLAIN:
             raise UnsupportedTensorType(name, kind)
-        return self._gguf.tensor_bytes(name).view("<f4").astype(np.float32)
+        values: Floats = dequantize(kind, self._gguf.tensor_bytes(name)[None], size)[0]
+        return values
 
     def vectors(self, names: Sequence[str], size: int) -> Floats:
         """Several of one size, (names, size padded with zeros to whole vectors) float32."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conformance import family_models, make_models
 
 from assets import bundled_model_path
 from tests.unit.vocabularies import corpus, write_gguf
@@ -16,7 +17,7 @@ FUZZ = Path(__file__).with_name("header_fuzz.py")
 
 @pytest.fixture
 def files(tmp_path, request):
-    """Headers to damage: a byte-pair vocabulary, the bundled model, and stories260K where it is."""
+    """Headers to damage: a byte-pair vocabulary, the bundled model, stories260K where it is, families, mixed types."""
     rng, letters = random.Random(3), [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "Ã", "©"]
     text = "".join(corpus()[:200]).replace(" ", "Ġ")
     pairs = {(text[i], text[i + 1]) for i in (rng.randrange(len(text) - 1) for _ in range(300))}
@@ -28,7 +29,9 @@ def files(tmp_path, request):
     write_gguf(path, pieces, None, types, model="gpt2", merges=merges, pre="qwen2", **fields)
     found = [path, bundled_model_path()]
     stories = Path(__file__).parents[3] / "shared" / "data" / "stories260K.gguf"
-    return [*found, *([stories] if stories.is_file() else [])]
+    families = [family_models.write(tmp_path / f"{n}.gguf", model) for n, model in family_models.FAMILIES.items()]
+    mixed = [make_models.write(tmp_path / f"{n}.gguf", make_models.shape_of(n)) for n in ("mixed", "k-mixed", "mxfp4")]
+    return [*found, *([stories] if stories.is_file() else []), *families, *mixed]
 
 
 def run(files, tmp_path, count, seed):

@@ -170,6 +170,20 @@ def test_a_tensor_type_without_a_kernel_is_named(tmp_path: Path) -> None:
     assert (caught.value.tensor, caught.value.type) == ("blk.0.ffn_up.weight", "Q8_1")
 
 
+def test_norms_and_biases_may_be_half_as_wide(tmp_path: Path) -> None:
+    """llama.cpp does not multiply by such rows; widened they are exact."""
+    kinds = {"output_norm.weight": "F16", "blk.0.attn_norm.weight": "BF16", "blk.0.attn_q.bias": "F16"}
+    values = tensors() | {"blk.0.attn_q.bias": np.linspace(-2, 2, DIM).astype(np.float32)}
+    types = {name: gguf.GGMLQuantizationType[kind] for name, kind in kinds.items()}
+    raw = {name: (gguf.quants.quantize(values[name], kind), kind) for name, kind in types.items()}
+    rows = {name: gguf.quants.dequantize(data, kind) for name, (data, kind) in raw.items()}
+    with GGUF.open(write(tmp_path / "narrow.gguf", raw=raw)) as narrow:
+        found = load_weights(narrow, Hyperparameters.from_gguf(narrow), 1)
+    assert np.array_equal(found.norms[2, :DIM], rows["output_norm.weight"])
+    assert np.array_equal(found.norms[0, :DIM], rows["blk.0.attn_norm.weight"])
+    assert np.array_equal(found.biases[0][:DIM], rows["blk.0.attn_q.bias"])
+
+
 @pytest.mark.parametrize(("kind", "weights", "size"), [("Q4_K", 256, 144), ("IQ4_XS", 256, 136), ("Q5_1", 32, 24)])
 def test_rows_that_are_no_whole_blocks_are_refused(tmp_path: Path, kind: str, weights: int, size: int) -> None:
     """gguf's writer refuses them too, so a good file is written and the row's length changed in its header."""
