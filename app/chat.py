@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from app.chat_core import ChatOptions, Core, Emit
@@ -79,6 +80,7 @@ class Chat(ChatReading):
         self._wanted_model = model
         self._start_token: int | None = None  # the first tokens of the last node that stand; its text needs the model
         self._start_notice = ""
+        self.kept = Event()  # set by `close` once everything that was said is on disk
         incognito = self._options.incognito
         self._own = own_library(must_exist=incognito) if library is None else library
         used = memory_library() if incognito or self._own is None else self._own
@@ -162,6 +164,8 @@ class Chat(ChatReading):
             model = core.bench.need_model()
             if path is not None:
                 core.emit(ModelReady(model.name, model.context_length, load_s))
+                if model.unkept_weights:
+                    core.notice(f"The next start arranges the weights anew: {model.unkept_weights}.")
                 if not core.options.incognito and not core.options.window:
                     with suppress(StoreError):  # a library that cannot be written is no reason not to chat
                         core.library.remember_setting(LAST_MODEL, str(model.path))
@@ -348,7 +352,7 @@ class Chat(ChatReading):
         return self._core.states.flush(timeout_s) if self._core.states else True
 
     def close(self) -> None:
-        """Stop a reply, write what is to write, give the model and the library back."""
+        """Stop a reply, write what is to write, give the library back, then the model. `kept` is set in between."""
         core = self._core
         with core.interrupting():
             if core.place.path and core.place.settle() and core.changed:
@@ -358,7 +362,9 @@ class Chat(ChatReading):
                 core.place.remember()  # the window that was closed last is the one that opens again
             if core.states is not None:
                 core.states.close()
-            core.bench.close()
+            core.ahead.close()
             core.library.close()
             if self._own is not None and self._own is not core.library:
                 self._own.close()
+            self.kept.set()
+            core.bench.close()

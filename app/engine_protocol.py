@@ -204,6 +204,10 @@ class Model(Protocol):
     def weights_digest(self) -> str:
         """The tensors' digest, computed again from the file; `state_fields["tensors"]` unless the file changed."""
 
+    @property
+    def unkept_weights(self) -> str:
+        """Why the next start has to arrange the weights anew; "" where it need not."""
+
     def capture(self, session: Any, start: int = 0) -> SessionState:
         """Copy a session; KV of the tokens [start, position)."""
 

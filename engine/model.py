@@ -131,6 +131,11 @@ class Model:
         self._kept.check()
         return tensors_digest(self._gguf, self.threads)
 
+    @property
+    def unkept_weights(self) -> str:
+        """Why the repacked weights are not kept on disk for the next start; "" where they are, or need not be."""
+        return self._kept.unkept
+
     def close(self) -> None:
         """Let the threads end and the file go. Sessions must not be fed any more."""
         self._pool.close()

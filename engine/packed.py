@@ -82,6 +82,7 @@ class PackedWeights:
         self._places: list[tuple[int, int]] = []
         self._writer: threading.Thread | None = None
         self._give_up = threading.Event()
+        self.unkept = ""  # why `keep` keeps nothing, for a person to read
 
     @property
     def mapped(self) -> bool:
@@ -115,8 +116,11 @@ class PackedWeights:
         ]
 
     def keep(self, matrices: Sequence[Matrix]) -> None:
-        """Begin to write the matrices that `find` did not find, in the background."""
-        if self._path is not None:
+        """Begin to write the matrices that `find` did not find, in the background; where they have no room, say why."""
+        if self._path is None:
+            return
+        self.unkept = self._make_room()
+        if not self.unkept:
             self._writer = threading.Thread(target=self._write, args=(list(matrices),), name="weights", daemon=True)
             self._writer.start()
 
@@ -139,16 +143,31 @@ class PackedWeights:
                     self._path.unlink()
                 raise DamagedWeights(self._path)
 
-    def _write(self, matrices: list[Matrix]) -> None:
+    @property
+    def _size(self) -> int:
+        """Bytes of the file."""
+        return -(-(_BEGIN + self._places[-1][1]) // LINE) * LINE
+
+    def _make_room(self) -> str:
+        """Make the folder and room in it; give why that cannot be done, or ""."""
         assert self._path is not None
-        size = _BEGIN + self._places[-1][1]
-        size = -(-size // LINE) * LINE
-        temporary = None
+        quota = self._quota if self._quota is not None else default_quota()
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            quota = self._quota if self._quota is not None else default_quota()
-            if not _make_room(self._path.parent, size, quota):
-                return
+            room = _make_room(self._path.parent, self._size, quota)
+        except OSError as error:
+            return f"{self._path.parent}: {(error.strerror or str(error)).lower()}"
+        if room:
+            return ""
+        takes = f"they take {self._size / 1e9:.1f} GB"
+        if self._size > quota:
+            return f"{takes}, and weights-cache allows {quota / 1e9:.1f} GB"
+        return f"{takes}, and the disk has no room for them"
+
+    def _write(self, matrices: list[Matrix]) -> None:
+        assert self._path is not None
+        size, temporary = self._size, None
+        try:
             descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f"{os.getpid()}-", suffix=".tmp")
             with os.fdopen(descriptor, "wb") as file:
                 file.truncate(size)

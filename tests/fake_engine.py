@@ -129,6 +129,7 @@ class FakeModel:
     """`step_s` and `prefill_s` are seconds a token; `script` maps the end of a prompt's text to a reply."""
 
     architecture = "fake"
+    unkept_weights = ""
 
     def __init__(
         self, path, context=4096, version="1", template="fake", step_s=0.0, prefill_s=0.0, script=None, kv="f16",

@@ -29,7 +29,7 @@ from app.tui.plain import plain
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
 
 AGAIN_S = 2.5  # a second Ctrl+C within this time quits
-PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened
+PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened, or given back
 STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
 
 
@@ -128,15 +128,21 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
 
 
 def _close(chat: Chat) -> None:
-    """Give everything back. A compiler cannot be stopped: who leaves while it runs does not wait for it.
+    """Give everything back. Who leaves waits for what was said to be on disk, and hardly for anything else.
 
-    Ending the process there loses nothing: no model is open, and all that was ever sent is in the library.
+    A compiler cannot be stopped, and arranged weights of a large model take a while to be copied to the disk: ending the
+    process there loses nothing, for all that was ever sent is in the library, and the next start does it again.
     """
     closing = Thread(target=chat.close, daemon=True)
-    waits_s = PATIENCE_S if chat.model is None else None
+    opened = chat.model is not None
     closing.start()
-    closing.join(waits_s)
+    if opened:
+        while closing.is_alive() and not chat.kept.wait(0.05):
+            pass
+    closing.join(PATIENCE_S)
     if closing.is_alive():
+        if opened:
+            print("The copy of the arranged weights was not finished: the next start makes it.", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

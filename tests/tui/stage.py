@@ -70,9 +70,9 @@ class Stage:
         """What stands on the terminal, line by line."""
         return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
 
-    async def until(self, condition, what=""):
+    async def until(self, condition, what="", timeout_s=10.0):
         try:
-            await wait_until(condition, what)
+            await wait_until(condition, what, timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.seen()}") from None
         await self.pilot.pause()

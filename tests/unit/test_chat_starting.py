@@ -1,6 +1,8 @@
 """Where a chat begins: with the savepoint's KV type and context, and in front of what is damaged."""
 
 import sqlite3
+import threading
+import time
 
 import pytest
 
@@ -8,7 +10,7 @@ from app.chat import Chat, ChatOptions
 from app.config import Config, directories
 from app.events import Notice, Restored
 from app.workbench import ModelOptions
-from tests.fake_engine import FakeEngine
+from tests.fake_engine import FakeEngine, FakeModel
 from tests.unit.conftest import MODEL, Heard
 
 FREE = ChatOptions(limit=12)
@@ -109,3 +111,32 @@ def test_a_place_inside_a_reply_is_a_place_to_come_back_to(chats):
     again = chats(FREE)
     again.open_conversation(reply.conversation_id)
     assert again.status().tokens == tokens
+
+
+def test_weights_that_are_not_kept_on_disk_are_said(chats, monkeypatch):
+    monkeypatch.setattr(FakeModel, "unkept_weights", "they take 9.0 GB, and weights-cache allows 2.0 GB")
+    said = [notice.sentence for notice in chats(FREE).heard.of(Notice)]
+    assert "The next start arranges the weights anew: they take 9.0 GB, and weights-cache allows 2.0 GB." in said
+
+
+def test_who_leaves_the_screen_waits_for_what_was_said_and_not_for_copies_of_weights(monkeypatch, capsys):
+    from app.tui import app
+
+    class Closing:
+        """Takes 0.6 s to write what was said, and then a minute for the model."""
+
+        model, kept = object(), threading.Event()
+
+        def close(self):
+            time.sleep(0.6)
+            self.kept.set()
+            time.sleep(60)
+
+    ended = []
+    monkeypatch.setattr(app.os, "_exit", ended.append)
+    begun = time.monotonic()
+    app._close(Closing())
+    assert Closing.kept.is_set()
+    assert 0.6 <= time.monotonic() - begun < 5
+    assert ended == [0]
+    assert "the next start makes it" in capsys.readouterr().err

@@ -38,6 +38,14 @@ def keep(jobs, tensors="t", quota=None):
     return matrices
 
 
+def why_not(jobs, tensors="t", quota=None):
+    """What is told where they cannot be kept."""
+    kept = PackedWeights(lambda: tensors, quota)
+    kept.find(jobs)
+    kept.keep([])
+    return kept.unkept
+
+
 def files(folder):
     return sorted((folder / "cache" / "weights").glob("*"))
 
@@ -114,7 +122,7 @@ def test_the_quota_lets_go_of_what_was_used_longest_ago(jobs, own_directories):
     keep(jobs, "d", quota=3 * size)
     have = {tensors for tensors in "abcd" if PackedWeights(lambda tensors=tensors: tensors).find(jobs) is not None}
     assert have == {"a", "c", "d"}
-    keep(jobs, "e", quota=size - 1)
+    assert "weights-cache allows" in why_not(jobs, "e", quota=size - 1)
     assert PackedWeights(lambda: "e").find(jobs) is None
     assert len(files(own_directories)) == 3, "what does not fit throws nobody out"
 
@@ -126,14 +134,14 @@ def test_a_quota_of_nothing_keeps_nothing(jobs, own_directories):
 
 def test_a_full_disk_keeps_nothing(jobs, own_directories, monkeypatch):
     monkeypatch.setattr(packed, "SPARE", 1 << 60)
-    keep(jobs)
+    assert "the disk has no room" in why_not(jobs)
     assert files(own_directories) == []
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(jobs, own_directories):
     own_directories.mkdir(parents=True)
     (own_directories / "cache").write_text("a file where the folder should be")
-    keep(jobs)
+    assert "not a directory" in why_not(jobs)
     assert PackedWeights(lambda: "t").find(jobs) is None
 
 
