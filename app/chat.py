@@ -16,7 +16,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from app.chat_core import ChatOptions, Core, Emit
+from app.chat_core import Core, Emit
+from app.chat_options import ChatOptions
 from app.chat_reading import ChatReading
 from app.config import Config, TuiOptions, load_config
 from app.engine_protocol import Engine, Model

@@ -6,10 +6,11 @@ import datetime
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app import thinking, views
+from app.branching import Branch
+from app.chat_options import ChatOptions
 from app.engine_protocol import Engine
 from app.errors import OtherModel
 from app.events import (
@@ -28,36 +29,14 @@ from app.prefill_ahead import PrefillAhead
 from app.replying import Requests, Voice
 from app.savepoints import WORTH_TIMING, Reached, StateWriter, model_info, remember_speed
 from app.sentences import sentence
-from app.workbench import HARMLESS_FIELDS, Expectation, ModelOptions, Workbench
+from app.workbench import HARMLESS_FIELDS, Expectation, Workbench
 from snapshots import ActionKind, DeadReply, Library, Node, StoreError
 from snapshots import Message as NewMessage
 
 if TYPE_CHECKING:
-    from app.branching import Branch
     from engine.sampler import SamplerSettings
 
 Emit = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class ChatOptions:
-    """How a chat behaves. `sampler` are defaults below a savepoint's settings, `forced` lie above them."""
-
-    models: ModelOptions = field(default_factory=ModelOptions)
-    sampler: Mapping[str, Any] = field(default_factory=dict)
-    forced: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    new_dice: bool = False
-    limit: int | None = None  # most tokens of a reply
-    window: str = ""
-    moves_head: bool = True
-    autosave: bool = True
-    incognito: bool = False
-    template_date: str = ""
-    speculate: bool = True  # guess repetitions ahead where that is faster; changes no result
-    read_along: bool = True  # compute what of a message stands while it is typed; changes no result
-    branches: int = 1  # replies to each message, each with dice of its own, computed together
-    strict_model: bool = False  # another model than the savepoint's is an error instead of a new rendering
 
 
 class Core:
@@ -86,7 +65,9 @@ class Core:
         )
         self.place.on_trouble = self._trouble
         self.bench = Workbench(engine, states, options.models)
-        self.ahead = PrefillAhead(self)
+        self.ahead = PrefillAhead(
+            self.bench, self.place, self.idle, busy=lambda: self.busy, wanted=lambda: self.dead is None
+        )
         self.bench.ahead = self.ahead
         self._label: tuple[object, str | None] = (None, None)
         self.states = StateWriter(library, emit) if options.autosave and not options.incognito else None

@@ -101,6 +101,18 @@ class Place:
             del ids[self.path[-1].keep + self.cut.count :]
         return ids
 
+    def said_ids(self) -> list[int]:
+        """The ids of the reply that the live position is in the middle of."""
+        ids: list[int] = []
+        for at in range(len(self.path) - 1, -1, -1):
+            if self.path[at].role != "assistant":
+                break
+            own = self.path[at].tokens
+            if self.cut is not None and at == len(self.path) - 1:
+                own = own[: self.cut.count]
+            ids = [*own, *ids]
+        return ids
+
     def dice(self) -> bytes:
         """The dice in force, b"" where none were used yet."""
         return next((n.dice_key for n in reversed(self.path) if n.dice_key), b"")

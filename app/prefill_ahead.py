@@ -15,10 +15,12 @@ from app import prompting
 from app.savepoints import common_length
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
-    from app.chat_core import Core
     from app.engine_protocol import Model, Session
+    from app.place import Place
+    from app.workbench import Workbench
 
 IDLE_S = 0.3  # without a key, before anything is computed
 PIECE = 16  # tokens a pass: the longest that somebody who sends has to wait for
@@ -29,8 +31,18 @@ _NEXT = ("e", " e", "\n", "1", ".")
 class PrefillAhead:
     """Reads along. `update` and `forget` from any thread; `take` by whoever works."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(
+        self,
+        bench: Workbench,
+        place: Place,
+        idle: Callable[[], AbstractContextManager[bool]],
+        busy: Callable[[], bool],
+        wanted: Callable[[], bool],
+    ) -> None:
+        """`idle` keeps others from working for a moment, and tells whether it could; `busy`: whether somebody works;
+        `wanted`: whether a message that is sent now is computed behind the live position.
+        """
+        self._bench, self._place, self._idle, self._busy, self._wanted = bench, place, idle, busy, wanted
         self._changed = threading.Condition()
         self._text = ""
         self._typed_at = 0.0
@@ -108,16 +120,16 @@ class PrefillAhead:
 
     def _read(self, text: str, turn: int) -> bool:
         """Compute what of a message stands; False where somebody else is at work now."""
-        with self._core.idle() as idle:
+        with self._idle() as idle:
             if not idle:
                 return False
-            model = self._core.bench.model
-            if model is None or self._core.bench.session is None:
+            model = self._bench.model
+            if model is None or self._bench.session is None:
                 return False
-            if self._core.dead is not None:
+            if not self._wanted():
                 return True
             wanted = self._standing(model, text)
-            live = self._core.bench.session
+            live = self._bench.session
             with self._passes:
                 if turn != self._turn:
                     return True
@@ -130,14 +142,14 @@ class PrefillAhead:
                 session.truncate(common)
         while session.position < len(wanted):
             with self._passes:
-                if turn != self._turn or self._core.busy:
+                if turn != self._turn or self._busy():
                     return turn != self._turn
                 model.prefill(session, wanted[session.position : session.position + PIECE])
         return True
 
     def _standing(self, model: Model, text: str) -> list[int]:
         """The ids that the chat will have behind this message, as far as typing on does not change them."""
-        place = self._core.place
+        place = self._place
         before = place.tokens()
 
         def ids(message: str) -> list[int]:

@@ -23,7 +23,6 @@ from app.events import (
     TurnCommitted,
 )
 from app.generation import Reply
-from app.place import Cut
 from app.replying import ReplyWriter, Voice
 from snapshots import DeadReply, Journal, Message, Node, StoreError
 
@@ -267,7 +266,7 @@ class Talking:
         if not core.place.tokens():
             raise NothingToDo("There is nothing to answer or continue yet.")
         writer = ReplyWriter(voice, core.library, core.place, core.states, core.emit, core.cancelled, core.requests)
-        before, node = _said_before(core.place.path, core.place.cut), core.place.node
+        before, node = core.place.said_ids(), core.place.node
         reply: Reply | None = None
         if adopted is not None:
             reply = writer.adopt(*adopted)
@@ -331,7 +330,8 @@ class Talking:
         try:
             core.branches = ()
             if core.options.branches > 1 and reply is None:
-                return write_branches(core, writer, session, before, first_token)
+                last, reply, core.branches = write_branches(writer, session, core.options.branches, before, first_token)
+                return last, reply
             return writer.write(session, reply=reply, before=before, first_token=first_token)
         except BaseException:
             core.bench.session = None  # a step that failed half-way may have left it between two tokens
@@ -396,16 +396,3 @@ class Talking:
                 place.stand(*old)
                 core.dice, core.settings = dice, settings
                 core.emit(PositionChanged())
-
-
-def _said_before(path: Sequence[Node], cut: Cut | None) -> list[int]:
-    """Ids of the reply that the live position is in the middle of."""
-    ids: list[int] = []
-    for at in range(len(path) - 1, -1, -1):
-        if path[at].role != "assistant":
-            break
-        own = path[at].tokens
-        if cut is not None and at == len(path) - 1:
-            own = own[: cut.count]
-        ids = [*own, *ids]
-    return ids

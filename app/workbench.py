@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.engine_protocol import Engine, KVType, Model, Session
 from app.errors import NoModel
@@ -16,7 +16,6 @@ from app.savepoints import Reached, Reacher, model_info
 from snapshots import Library, NodeState
 
 if TYPE_CHECKING:
-    from app.prefill_ahead import PrefillAhead
     from engine.sampler import SamplerSettings
 
 NUMERICS_FIELDS = ("numerics",)
@@ -45,6 +44,19 @@ class Expectation:
     saved_with: str = ""  # the other model's name
 
 
+class ReadsAlong(Protocol):
+    """Whoever computes on a fork of the live session while a person types."""
+
+    def take(self, tokens: Sequence[int], live: Session | None) -> Session | None:
+        """Stop, and give the session that shares more of `tokens`: the live one, or another."""
+
+    def forget(self) -> Session | None:
+        """Stop, and let go of what there was."""
+
+    def close(self) -> None:
+        """End for good."""
+
+
 class Workbench:
     """Owns the model and the live session. Used from the chat's working thread only, but for reading `model`."""
 
@@ -55,7 +67,7 @@ class Workbench:
         self.session: Session | None = None
         self._states = states
         self._reacher: Reacher | None = None
-        self.ahead: PrefillAhead | None = None  # reads along while a person types
+        self.ahead: ReadsAlong | None = None
 
     def open(
         self, path: Path, emit: Callable[[Event], None], cache_type: KVType = "f16", context: int | None = None

@@ -130,8 +130,8 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
 def _close(chat: Chat) -> None:
     """Give everything back. Who leaves waits for what was said to be on disk, and hardly for anything else.
 
-    A compiler cannot be stopped, and arranged weights of a large model take a while to be copied to the disk: ending the
-    process there loses nothing, for all that was ever sent is in the library, and the next start does it again.
+    A compiler cannot be stopped, and arranged weights of a large model take a while to be copied to the disk: ending
+    the process there loses nothing, for all that was ever sent is in the library, and the next start does it again.
     """
     closing = Thread(target=chat.close, daemon=True)
     opened = chat.model is not None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from app import events
 from app.sentences import sentence
+from app.tui import offers
 from app.tui.figures import Progress
 from app.tui.offer import Offer
 from app.tui.seen import Seen, look_at
@@ -305,15 +306,9 @@ class Reactions:
             case events.PendingFound():
                 await self.refresh(tree=False)
             case events.RunnerUpOffer() | events.ContextFullOffer():
-                await self._offer(event)
+                await offers.make(screen, event)
             case _:
                 pass
-
-    def _send_without(self, offer: events.ContextFullOffer) -> None:
-        screen = self.screen
-        if screen.prompt.text.strip() == offer.draft.strip():
-            screen.prompt.put("")
-        self.send(partial(screen.chat.drop_oldest_turns, offer.drop_turns, offer.draft), offer.draft)
 
     def _progress(self, event: events.Progress) -> None:
         line = self.screen.status_line
@@ -395,26 +390,3 @@ class Reactions:
             self.screen.saved_bytes += event.size_bytes
             shown_bytes = event.size_bytes or self.screen.status_line.facts.saved_bytes
             self.screen.status_line.change(saved=SAVED, saved_bytes=shown_bytes, alarm=False)
-
-    async def _offer(self, event: events.RunnerUpOffer | events.ContextFullOffer) -> None:
-        screen, chat = self.screen, self.screen.chat
-        if isinstance(event, events.RunnerUpOffer):
-            offer = Offer(
-                f"At temperature 0 the same words would come. Another start would be: “{event.text.strip()}”",
-                "write from there",
-                lambda: screen.job(partial(chat.regenerate, runner_up=True), talk=True),
-            )
-        else:
-            screen.prompt.give_back(event.draft)
-            words = f"The context is full: the message needs {event.needed} tokens, the model holds {event.limit}."
-            if not event.drop_turns:
-                await screen.transcript.say(words, "warning")
-                return
-            turns = "turn" if event.drop_turns == 1 else f"{event.drop_turns} turns"
-            offer = Offer(
-                f"{words} A new branch without the oldest {turns} has room; this one stays.",
-                "send it there",
-                partial(self._send_without, event),
-                text=event.draft,
-            )
-        await screen.transcript.make_offer(offer)
