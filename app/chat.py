@@ -25,7 +25,7 @@ from app.errors import NothingToDo
 from app.events import ModelReady, TreeChanged
 from app.libraries import borrow, memory_library, own_library
 from app.moving import Moving
-from app.saved_model import SavedModel, how_to_open, saved_model
+from app.saved_model import SavedModel, how_to_open, remember_context, saved_model
 from app.starting import LAST_MODEL, model_file, whole_path
 from app.talking import Talking
 from app.workbench import ModelOptions
@@ -170,6 +170,7 @@ class Chat(ChatReading):
                 if not core.options.incognito and not core.options.window:
                     with suppress(StoreError):  # a library that cannot be written is no reason not to chat
                         core.library.remember_setting(LAST_MODEL, str(model.path))
+                        remember_context(core.library, model.state_key, model.context_length)
             if self._start_notice:
                 core.notice(self._start_notice, "warning")
                 self._start_notice = ""

@@ -30,7 +30,7 @@ from app.replying import Requests, Voice
 from app.savepoints import WORTH_TIMING, Reached, StateWriter, model_info, remember_speed
 from app.sentences import sentence
 from app.workbench import HARMLESS_FIELDS, Expectation, Workbench
-from snapshots import ActionKind, DeadReply, Library, Node, StoreError
+from snapshots import ActionKind, DeadReply, Library, Node, StoreError, StoreReadOnly
 from snapshots import Message as NewMessage
 
 if TYPE_CHECKING:
@@ -368,7 +368,9 @@ class Core:
         text = sentence(error)
         if text != self._troubled:
             self._troubled = text
-            self.notice(f"{text} What was said is kept in memory and written as soon as that works.", "error")
+            lasting = isinstance(error, StoreReadOnly)
+            kept = "only until you leave" if lasting else "in memory and written as soon as that works"
+            self.notice(f"{text} What is said here is kept {kept}.", "warning" if lasting else "error")
 
 
 def _sentence(what: str, reached: Reached, expected: Expectation) -> str:

@@ -109,6 +109,21 @@ class ChatReading:
         return self._core.pending()
 
     @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written to the library."""
+        return self._core.library.read_only
+
+    @property
+    def unwritten(self) -> int:
+        """How many messages are in memory alone, because the library could not take them; `trouble` says why."""
+        return self._core.place.unwritten
+
+    @property
+    def trouble(self) -> Exception:
+        """What kept the library last from taking text."""
+        return self._core.trouble
+
+    @property
     def settings(self) -> SamplerSettings | None:
         """Sampler settings of the next reply; None until a model is open."""
         return self._core.settings

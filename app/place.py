@@ -168,6 +168,11 @@ class Place:
         """Read a path without going there. Raises UnknownNode, DamagedNode."""
         return tuple(self.library.path(node_id)) if conversation_id is not None else ()
 
+    @property
+    def unwritten(self) -> int:
+        """How many messages are kept in memory because the library could not take them."""
+        return len(self._unsaved)
+
     def leave(self) -> None:
         """Write what is kept in memory, so that the path may be left. Raises StoreError; then nothing is lost."""
         if self._unsaved:

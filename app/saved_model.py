@@ -26,6 +26,7 @@ class SavedModel:
     info: ModelInfo | None = None
     cache_type: KVType | None = None
     n_tokens: int = 0
+    opened_with: int = 0  # the context that the model had when it was opened last; 0: not on record
 
     @property
     def file(self) -> Path | None:
@@ -36,8 +37,8 @@ class SavedModel:
     def context(self, file: Path | None) -> int | None:
         """Give the context to open a model file with: None, its own default, wherever that holds the savepoint.
 
-        The size that the savepoint was made with is not on record; where it must have been larger than the default, the
-        next power of two with some room is taken. Reads the file's header; one that cannot be read gives None.
+        Where the savepoint is longer than that, it is the context that the model was opened with last, or, if that is
+        not on record, the next power of two with some room. Reads the file's header; where it cannot, gives None.
         """
         from engine.errors import EngineError
         from engine.gguf import GGUF
@@ -53,6 +54,8 @@ class SavedModel:
         usual = min(trained, _USUAL_CONTEXT) if isinstance(trained, int) else _USUAL_CONTEXT
         if self.n_tokens <= usual:
             return None
+        if self.n_tokens <= self.opened_with <= LONGEST_CONTEXT:
+            return self.opened_with
         return min(LONGEST_CONTEXT, 1 << (self.n_tokens + _ROOM - 1).bit_length())
 
 
@@ -80,7 +83,20 @@ def saved_model(library: Library, path: Sequence[Node]) -> SavedModel:
     info = next((i for i in map(library.model_info, _keys(library, path)) if i is not None), None)
     kv_type = info.state_fields.get("kv_type") if info is not None else None
     cache_type = next((known for known in get_args(KVType) if known == kv_type), None)
-    return SavedModel(info, cache_type, path[-1].n_tokens if path else 0)
+    opened_with = library.remembered_settings().get(_context_key(info.state_key), "") if info is not None else ""
+    return SavedModel(
+        info, cache_type, path[-1].n_tokens if path else 0, int(opened_with) if opened_with.isdecimal() else 0
+    )
+
+
+def remember_context(library: Library, state_key: str, context: int) -> None:
+    """Keep the context that a model was opened with; writes only where it is another one. Raises StoreError."""
+    if library.remembered_settings().get(_context_key(state_key)) != str(context):
+        library.remember_setting(_context_key(state_key), str(context))
+
+
+def _context_key(state_key: str) -> str:
+    return f"context {state_key[:32]}"
 
 
 def was_computed(library: Library, path: Sequence[Node]) -> bool:

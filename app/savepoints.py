@@ -317,11 +317,13 @@ class StateWriter:
             return  # room is made with the next save; what cannot be read now is complained about where it matters
         if eviction is not None and eviction.files and not self._told_of_room:
             self._told_of_room = True
-            megabytes = eviction.size_bytes / 1e6
+            from app.terminal import size
+
+            resume = "savepoint resumes" if eviction.demoted == 1 else "savepoints resume"
             self._emit(
                 Notice(
-                    f"{megabytes:.0f} MB of states that were not used for long made room; "
-                    f"{eviction.demoted} savepoints resume by recomputing."
+                    f"The quota of the states is full: {size(eviction.size_bytes)} that were not used for longest "
+                    f"made room, and {eviction.demoted} {resume} by recomputing."
                 )
             )
 

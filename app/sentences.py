@@ -131,7 +131,10 @@ def sentence(error: BaseException) -> str:
         text = "Another forkpoint has been using the library for too long; try again."
         if not e.get("waited_s"):
             text = "Another forkpoint has the library open, or mends it; close it and try again."
-    elif name in {"StoreReadOnly", "LibraryIsNewer"}:
+    elif name == "LibraryIsNewer":
+        text = "The library was made by a newer forkpoint, so this one cannot change it "
+        text += f"(its format is {e['found']}, this program writes {e['supported']})."
+    elif name == "StoreReadOnly":
         text = f"The library cannot be changed: {e.get('reason', 'it is read-only')}."
     elif name == "LibraryDamaged":
         text = f"The library is damaged: {error}; `forkpoint fsck --repair` mends it and keeps what it replaces."

@@ -111,7 +111,11 @@ def title_of(text: str) -> str:
     """Make a title of a conversation's first question: its first words, one line."""
     words = one_line(text).split()
     title = " ".join(words)
-    return title if len(title) <= PREVIEW_CHARACTERS else title[: PREVIEW_CHARACTERS - 1].rstrip() + "…"
+    return _shortened(title, PREVIEW_CHARACTERS)
+
+
+def _shortened(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
 
 
 def _labels(twig: Twig) -> tuple[str, ...]:
@@ -135,6 +139,6 @@ def parting(first: tuple[str, Sequence[Node]], second: tuple[str, Sequence[Node]
     where = f"behind turn {there[shared - 1].turn}" if shared else "at the very beginning"
     lines = [f"{one_line(second[0])} parts from {one_line(first[0])} {where}."]
     for name, path in ((one_line(first[0]), here), (one_line(second[0]), there)):
-        said = [one_line(node.text)[: 2 * PREVIEW_CHARACTERS] for node in path[shared:] if node.text]
+        said = [_shortened(one_line(node.text), 2 * PREVIEW_CHARACTERS) for node in path[shared:] if node.text]
         lines += [f"── {name} ──", *(said or ["(nothing more)"])]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from textual.worker import WorkerFailed
 from app.chat import Chat, open_chat
 from app.config import TuiOptions, load_config
 from app.engine_protocol import Engine
-from app.sentences import sentence
+from app.sentences import exit_code, sentence
 from app.tui.bridge import Bridge
 from app.tui.chat_screen import ChatScreen
 from app.tui.palette import Commands
@@ -124,6 +124,12 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
     finally:
         bridge.disconnect()
         _close(chat)
+    if chat.unwritten:
+        what = "message" if chat.unwritten == 1 else f"{chat.unwritten} messages"
+        print(
+            f"The last {what} could not be written and went with this window. {sentence(chat.trouble)}", file=sys.stderr
+        )
+        return exit_code(chat.trouble)
     return code
 
 

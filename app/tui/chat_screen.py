@@ -99,7 +99,8 @@ class ChatScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Paint what was left, and open the model."""
-        self.header.incognito = self.options.no_save
+        if self.options.no_save or self.chat.read_only:
+            self.header.warning = "nothing is saved" if self.options.no_save else "read-only: nothing is saved"
         self.reactions.start()
         self.bridge.connect(self.post_message)
         self.call_after_refresh(self.open_model, self.options.model)

@@ -16,7 +16,7 @@ class Header(Horizontal):
 
     model: reactive[str] = reactive("")
     branch: reactive[str] = reactive("")
-    incognito: reactive[bool] = reactive(False)
+    warning: reactive[str] = reactive("")
 
     def compose(self) -> ComposeResult:
         """Left the words, right the keys."""
@@ -32,8 +32,8 @@ class Header(Horizontal):
             parts += [dot, (one_line(self.model, 40), "$foreground")]
         if self.branch:
             parts += [dot, (f"⎇ {one_line(self.branch, 32)}", "$primary bold")]
-        if self.incognito:
-            parts += [dot, ("nothing is saved", "$warning bold")]
+        if self.warning:
+            parts += [dot, (self.warning, "$warning bold")]
         self.query_one("#where", Static).update(Content.assemble(*parts))
 
     def on_mount(self) -> None:
@@ -48,7 +48,7 @@ class Header(Horizontal):
         """Paint again."""
         self._paint()
 
-    def watch_incognito(self) -> None:
+    def watch_warning(self) -> None:
         """Paint again."""
         self._paint()
 

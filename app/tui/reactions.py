@@ -56,6 +56,7 @@ class Reactions:
         self._stopped = False
         self._saved_node = ""  # the node whose state reached the disk last
         self._stale = False
+        self._outside = False  # another process changed the library, and that is not painted yet
         self.seen = Seen()
         self._todo: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._unheard = 0
@@ -109,7 +110,12 @@ class Reactions:
         """Paint transcript, tree, header and status line from what the chat says now."""
         screen = self.screen
         self._stale = self._stale and not tree
+        before = self.seen
         await self._look(tree)
+        if tree and self._outside:
+            self._outside = False
+            if words := self.seen.news_since(before):
+                screen.toast(words)
         if self._looking is None:
             await screen.transcript.sync(self.seen.messages if self.writing else self.seen.with_pending())
             await self._offer_pending(self.seen.pending)
@@ -130,6 +136,7 @@ class Reactions:
     def look_again(self) -> None:
         """Another process changed the library: what was read of it is read again."""
         self._talks_key = None
+        self._outside = True
         self.screen.chat.look_again()
         self.refresh_soon()
 
@@ -345,8 +352,9 @@ class Reactions:
         self._stopped = event.stop == "cancelled"
         screen.last_stats = event.stats
         await screen.transcript.end_reply()
-        status = screen.chat.status()
-        if not status.incognito:
+        if screen.chat.unwritten:
+            screen.status_line.change(saved=NOT_SAVED, alarm=True)
+        elif not screen.chat.status().incognito:
             self._await_save(event.node.node_id)
         speed = event.stats.decode_tok_s or None
         screen.status_line.change(tok_s=speed)

@@ -32,6 +32,18 @@ class Seen:
         tail = Shown((PENDING,), "assistant", self.pending.text, turn, tokens, "crashed", 0, (PENDING,), ())
         return [*self.messages, tail]
 
+    def news_since(self, before: Seen) -> str:
+        """What another window did to this conversation meanwhile, in one sentence; "" where nothing."""
+        old = {row.node_id for row in before.tree}
+        now = {row.node_id for row in self.tree}
+        if not old & now:  # nothing was there, or it is another conversation
+            return ""
+        if any(row.node_id not in old and not row.on_path for row in self.tree):
+            return "Another window went on in this conversation; the tree shows where."
+        if any(row.node_id not in now and not row.on_path for row in before.tree):
+            return "Another window deleted messages of this conversation."
+        return ""
+
 
 def look_at(chat: Chat, before: Seen, *, tree: bool, talks: bool) -> Seen:
     """Read the chat. `tree`: tree and names, too. `talks`: the conversations of the library, too; else as `before`."""

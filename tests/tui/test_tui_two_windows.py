@@ -75,3 +75,16 @@ async def test_two_windows_talk_in_one_conversation_and_each_keeps_its_place(sta
             assert len([row for row in rows.values() if row.parent_id == start]) == 2
             assert one.texts()[2] == "from the first window"
             assert two.texts()[2] == "from the second window"
+
+
+async def test_what_another_window_does_to_this_conversation_is_said(stages):
+    async with stages(limit=4) as one:
+        await one.send("first")
+        async with stages(limit=4) as two:
+            await two.send("from the second window")
+            await one.toast("Another window went on in this conversation; the tree shows where.")
+            await one.until(lambda: len(one.screen.seen.tree) == 4)
+            one.app.clear_notifications()
+            await two.command("/delete")
+            await one.toast("Another window deleted messages of this conversation.")
+            assert not any("Another" in words for words in two.toasts()), "what a window does itself is no news to it"

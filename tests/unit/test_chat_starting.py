@@ -3,12 +3,14 @@
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from app.chat import Chat, ChatOptions
 from app.config import Config, directories
 from app.events import Notice, Restored
+from app.saved_model import saved_model
 from app.workbench import ModelOptions
 from tests.fake_engine import FakeEngine, FakeModel
 from tests.unit.conftest import MODEL, Heard
@@ -140,3 +142,15 @@ def test_who_leaves_the_screen_waits_for_what_was_said_and_not_for_copies_of_wei
     assert 0.6 <= time.monotonic() - begun < 5
     assert ended == [0]
     assert "the next start makes it" in capsys.readouterr().err
+
+
+def test_a_long_savepoint_opens_with_the_context_that_its_model_had(chats, model_file):
+    chat = chats(SMALL)
+    chat.send("hello")
+    saved = saved_model(chat._core.library, chat._core.place.path)
+    assert (saved.opened_with, saved.n_tokens < 100) == (2048, True)
+    file = model_file("llama3")  # trained with 1024
+    assert replace(saved, n_tokens=1100, opened_with=1500).context(file) == 1500
+    assert replace(saved, n_tokens=1100, opened_with=0).context(file) == 4096
+    assert replace(saved, n_tokens=1600, opened_with=1500).context(file) == 4096
+    assert replace(saved, n_tokens=1000, opened_with=1500).context(file) is None
