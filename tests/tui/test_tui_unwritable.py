@@ -1,4 +1,4 @@
-"""A library that cannot be written: read and talked in, said once, shown on top, and what is lost is said at the end."""
+"""A library that cannot be written: read and talked in, said once, shown on top; what is lost is said at the end."""
 
 import sqlite3
 
