@@ -24,12 +24,15 @@ from engine.kernels.activations import MINUS_32_FIRST, MINUS_32_LAST, SCALE, SUM
 from engine.kernels.dots import dots
 from engine.kernels.formats import FORMATS, Block, Format
 from engine.kernels.plan import CODES_BYTES, TILE, TILES_OF
-from engine.kernels.simd import F32, I32, I64, VF, VI16, VI32, const, fma, half_to_f32, load, splat, store
+from engine.kernels.simd import F32, I8, I32, I64, VF, VI16, VI32, const, fma, half_to_f32, load, splat, store
 from engine.quants import blocks_of
 from engine.repack import packed_offset
 
 _PLAIN_CHAINS = 4
 _STAY_BYTES = 1 << 18  # of weights that meet all tokens before the next: they stay in the second cache
+# Weights are asked for so many bytes ahead where a tile has so much to compute that the processor sees too few of the
+# next loads. Behind the matrix's end, too: asking never faults. One or two tokens are slower for it (CHANGELOG, Tried).
+_AHEAD_BYTES, _AHEAD_FROM_TOKENS, _LINE = 4096, 4, 64
 _PLAIN_BYTES = {"F32": 64, "F16": 32, "BF16": 32}  # of 16 rows at one k
 KINDS = (*_PLAIN_BYTES, *FORMATS)
 
@@ -98,20 +101,35 @@ def _add_block(b: Any, form: Format, block: Block, x: Any, acc: list[Any]) -> No
         b.store(fma(b, value, d, b.load(p)), p)
 
 
+def _ask_for(b: Any, at: Any, size: int) -> None:
+    """Have the lines of `size` bytes at `at` brought into the nearest cache."""
+    pointer, number = I8.as_pointer(), lambda n: ir.Constant(I32, n)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+    prefetch = b.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+    for line in range(0, size, _LINE):
+        address = b.inttoptr(b.add(at, _n(line)), pointer)
+        b.call(prefetch, [address, number(0), number(3), number(1)])  # to read, into all caches, data
+
+
 def _quantized_tile(b: Any, form: Format, acc: list[Any], a: dict[str, Any]) -> None:
     """acc += all steps of a quantized type."""
     count, head = blocks_of(form.kind), packed_offset(form.kind, "blocks")
     codes = CODES_BYTES * len(acc)
+
+    def add(block: Block, x: Any) -> None:
+        if len(acc) >= _AHEAD_FROM_TOKENS:
+            _ask_for(b, b.add(block.at, _n(_AHEAD_BYTES)), form.block_bytes)
+        _add_block(b, form, block, x, acc)
+
     with cgutils.for_range(b, a["steps"]) as loop:
         step = b.add(a["w"], b.mul(loop.index, _n(form.step_bytes)))
         x = b.add(a["x"], b.mul(loop.index, _n(codes * count)))
         if count == 1:
-            _add_block(b, form, Block(b, form.kind, step, step), x, acc)
+            add(Block(b, form.kind, step, step), x)
         else:
             with cgutils.for_range(b, _n(count)) as inner:
                 at = b.add(b.add(step, _n(head)), b.mul(inner.index, _n(form.block_bytes)))
-                here = Block(b, form.kind, step, at)
-                _add_block(b, form, here, b.add(x, b.mul(inner.index, _n(codes))), acc)
+                add(Block(b, form.kind, step, at), b.add(x, b.mul(inner.index, _n(codes))))
 
 
 def _tile(b: Any, kind: str, size: int, groups: int, a: dict[str, Any]) -> None:

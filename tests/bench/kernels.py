@@ -31,6 +31,7 @@ from engine.repack import apart, packed_size
 
 MANY, LARGE = 512, 384 << 20  # tokens of a prefill; bytes of a matrix that no cache holds
 COLUMNS = 2048
+LINE = 64
 
 
 def work(function, cuts):
@@ -57,6 +58,13 @@ def read(first, last):
     return sum_i32(add_i32(add_i32(add_i32(a, b), add_i32(c, d)), add_i32(add_i32(e, f), add_i32(g, h))))
 
 
+def aligned(size):
+    """Zero bytes that begin at a cache line, as the engine's do."""
+    memory = np.zeros(size + LINE, np.uint8)
+    begin = -memory.ctypes.data % LINE
+    return memory[begin : begin + size]
+
+
 class Case:
     """One tensor type's kernel over random bytes (scales of moderate size), and random activations."""
 
@@ -64,12 +72,13 @@ class Case:
         self.kind, self.tokens, self.rows, self.columns = kind, tokens, rows, columns
         self.groups, self.steps, self.size = packed_size(kind, rows, columns)
         rng = np.random.default_rng(1)
-        self.weights = np.tile(rng.integers(0, 64, 1 << 16, np.uint8), -(-self.groups * self.size >> 16))
+        self.weights = aligned(self.groups * self.size)
+        self.weights[:] = np.resize(rng.integers(0, 64, 1 << 16, np.uint8), self.weights.size)
         x = rng.standard_normal((tokens, apart(columns))).astype(np.float32)
         self.y = np.zeros((tokens, 16 * self.groups), np.float32)
         if kind in entry.QUANTIZED:
             self.stride = columns // 32 * CODES_BYTES * TILE
-            self.x = np.zeros(-(-tokens // TILE) * self.stride, np.uint8)
+            self.x = aligned(-(-tokens // TILE) * self.stride)
             for t in range(tokens):
                 quantize_row(x[t].ctypes.data, 0, columns, self.x.ctypes.data, self.stride, t, tokens)
         else:

@@ -1,6 +1,7 @@
 """Where a token's microseconds go: phases of the forward pass, waiting, Python, sampling, detokenizing.
 
     python tests/bench/token_time.py MODEL.gguf [--behind 2048] [--tokens 40] [--threads 2] [--kv-type f16]
+    python tests/bench/token_time.py MODEL.gguf --branches 4 [--behind 2048]
     python tests/bench/token_time.py MODEL.gguf --prefill 512 [--behind 2048]
 
 The forward pass is compiled once more, with a barrier that notes when each thread comes and goes; the engine's own
@@ -171,17 +172,17 @@ def kernel_times(runner, begin, threads):
     return busy, waited
 
 
-def measure(model, session, feeds, spans):
+def measure(model, sessions, feeds, spans):
     """{phase: microseconds} of each pass: what the busiest thread did, what was waited, what Python did."""
     rows = []
     for ids in feeds:
         for label in list(spans.spans):
             spans.take(label)
         begin = time.perf_counter_ns()
-        if len(ids) == 1:
-            model.step([session], ids)
+        if len(ids) == len(sessions):
+            model.step(sessions, ids)
         else:
-            model.prefill(session, ids, batch_size=len(ids))
+            model.prefill(sessions[0], ids, batch_size=len(ids))
         total = (time.perf_counter_ns() - begin) / 1e3
         time.sleep(0.002)  # the other threads note their last barrier after this one has gone
         (prepared,) = spans.take("step")
@@ -221,6 +222,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--behind", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--branches", type=int, default=1, help="sessions that take a token each in one pass")
     parser.add_argument("--prefill", type=int, default=0, help="measure passes of this many tokens")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--kv-type", default="f16", choices=("f16", "q8_0"))
@@ -233,23 +235,24 @@ def main():
     spans.wrap(entry, "forward", "forward")
     spans.wrap(ThreadPool, "run", "step")
     rng = np.random.default_rng(2)
-    feeds = [rng.integers(3, model.vocabulary_size, max(1, options.prefill)).tolist() for _ in range(passes)]
+    width = options.prefill or options.branches
+    feeds = [rng.integers(3, model.vocabulary_size, width).tolist() for _ in range(passes)]
     session = model.new_session()
     fill(model, session, options.behind)
     if options.prefill:
         rows = []
         for ids in feeds:
-            rows += measure(model, session.fork(), [ids], spans)[-1:]
+            rows += measure(model, [session.fork()], [ids], spans)[-1:]
         rows = rows[1:]
     else:
-        rows = measure(model, session, feeds, spans)[4:]
+        rows = measure(model, [session.fork() for _ in range(width)], feeds, spans)[4:]
     table = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
     if not options.prefill:
         table |= text_times(model, options.tokens)
     if options.json:
         print(json.dumps({name: round(value, 1) for name, value in table.items()}))
         return
-    what = f"a pass of {options.prefill} tokens" if options.prefill else "a token"
+    what = f"a pass of {width} tokens" if width > 1 else "a token"
     print(
         f"{what} behind {options.behind}, {model.threads} threads, {model.kv_type}: microseconds, median of {len(rows)}"
     )
