@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import TracebackType
 
 from snapshots import actions, backups, find, heads, history, names, purge, refs, tree
 from snapshots.database import Database
-from snapshots.errors import LibraryIsNewer
+from snapshots.errors import LibraryIsNewer, StoreError
 from snapshots.exports import Exports
 from snapshots.files import Files
 from snapshots.journal import Journal
@@ -49,7 +50,11 @@ class Library(KeptFiles, Exports, Space):
         else LibraryIsNewer is raised with both versions. Raises LibraryDamaged where tree.db is not a database.
         `files` stands in for the file system in tests of faults.
         """
-        return cls(Database.open(Path(data_dir), files), Path(data_dir), Path(cache_dir), files)
+        library = cls(Database.open(Path(data_dir), files), Path(data_dir), Path(cache_dir), files)
+        if not library.read_only:
+            with contextlib.suppress(StoreError):  # the mark stays: the next one who opens it tries again
+                purge.finish(library._db, library._journals, library._disk, library.data_dir, library.cache_dir)
+        return library
 
     @classmethod
     def in_memory(cls) -> Library:

@@ -1,18 +1,21 @@
 """Forgetting for good: text, tokens, index, prompts, log, journals, copies and states of a message and all behind it.
 
-SQLite overwrites what it frees (secure_delete, in force from the first byte on), so no VACUUM is needed.
+SQLite overwrites what it frees (secure_delete, in force from the first byte on), so no VACUUM is needed. The rows go in
+one transaction that also leaves a mark; it is taken off when the files are gone, so that whoever opens the library
+after a crash ends what was begun: nobody could ask for it again, for the message is not there any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
 
-from snapshots import backups, copies, find, quota, tree
+from snapshots import backups, copies, find, history, quota, tree
 from snapshots.database import Database
 from snapshots.errors import JournalGone
-from snapshots.files import Files
+from snapshots.files import Files, typed
 from snapshots.journal import Journals
 from snapshots.places import Chain, listed
 from snapshots.records import Purge
@@ -26,17 +29,45 @@ def purge(database: Database, journals: Journals, files: Files, data_dir: Path, 
         states = _stems(tx, cache_dir, conversation_id, doomed)
     with database.write() as tx:
         _forget_rows(tx, conversation_id, doomed)
+        history.remember_setting(tx, _MARK, "yes")
+    return Purge(len(doomed), _forget_files(database, journals, files, data_dir, cache_dir, states))
+
+
+_MARK = "forgetting"
+
+
+def finish(database: Database, journals: Journals, files: Files, data_dir: Path, cache_dir: Path) -> None:
+    """End a purge whose process died behind the transaction; nothing where there is none. Raises StoreError.
+
+    Which states it was about is not known any more: all go that no message needs.
+    """
+    with database.read() as tx:
+        begun = _MARK in history.settings(tx)
+    if begun:
+        _forget_files(database, journals, files, data_dir, cache_dir, None)
+
+
+def _forget_files(
+    database: Database, journals: Journals, files: Files, data_dir: Path, cache_dir: Path, states: set[str] | None
+) -> int:
+    """Journals of replies to what is not there, the copies, and states (see `_remove_states`); counts the states."""
     for reply in journals.dead():
-        if reply.start.parent_id in doomed:
-            try:
+        with database.read() as tx:
+            parent = tx.execute("SELECT 1 FROM nodes WHERE id = ?", (reply.start.parent_id,)).fetchone()
+        if reply.start.parent_id is not None and parent is None:
+            with contextlib.suppress(JournalGone):
                 journals.discard(reply.journal_id)
-            except JournalGone:
-                continue
     database.checkpoint()
-    for path in files.listdir(copies.folder(data_dir)):
-        files.unlink(path)
+    try:
+        for path in files.listdir(copies.folder(data_dir)):
+            files.unlink(path)
+    except OSError as error:
+        raise typed(error, copies.folder(data_dir)) from error
+    removed = _remove_states(database, files, cache_dir, states)
+    with database.write() as tx:
+        tx.execute("DELETE FROM settings WHERE key = ?", (_MARK,))
     backups.back_up(database, data_dir, files, now=True)
-    return Purge(len(doomed), _remove_states(database, files, cache_dir, states))
+    return removed
 
 
 def _behind(tx: sqlite3.Connection, node_id: str) -> list[str]:
@@ -105,10 +136,12 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
     """How the names of all files begin that may hold tokens of these messages: one for each token."""
     lineage = quota.Lineage(tx, conversation_id)
     stems: set[str] = set()
+    keys: set[str] = set()
+    for node_id in doomed:  # a reply's state holds the tokens of its question, which may have none of its own
+        keys |= {row[0] for row in tx.execute("SELECT state_key FROM node_states WHERE node_id = ?", (node_id,))}
+        keys |= {row[0] for row in tx.execute("SELECT state_key FROM nodes WHERE id = ?", (node_id,)) if row[0]}
     for node_id in doomed:
         tokens = lineage.tokens(node_id)
-        keys = {row[0] for row in tx.execute("SELECT state_key FROM node_states WHERE node_id = ?", (node_id,))}
-        keys |= {row[0] for row in tx.execute("SELECT state_key FROM nodes WHERE id = ?", (node_id,)) if row[0]}
         keep = tx.execute("SELECT keep FROM nodes WHERE id = ?", (node_id,)).fetchone()[0]
         for key in keys:
             chain = Chain(cache_dir, key, tokens)
@@ -116,10 +149,10 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
     return stems
 
 
-def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set[str]) -> int:
-    """Remove states of messages that are gone, but for files that others hold too: equal tokens have one file."""
+def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set[str] | None) -> int:
+    """Remove states of messages that are gone (None: all), but for what others hold too: equal tokens have one file."""
     listing = listed(files, cache_dir)
-    doomed = {path: facts for path, facts in listing.items() if Path(path).name[:64] in stems}
+    doomed = {path: facts for path, facts in listing.items() if stems is None or Path(path).name[:64] in stems}
     if not doomed:
         return 0
     with database.read() as tx:

@@ -1,5 +1,6 @@
 """What a person does to a library, from beginning to end, for tests that kill it half way; each can be done again."""
 
+import contextlib
 import os
 import sqlite3
 from hashlib import blake2b
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faults.kit import KEY, assert_true, open_library, save, state_files, talk
-from snapshots import Message, backups
+from snapshots import Message, ReplyStart, UnknownNode, backups
 from snapshots.files import Files
 from snapshots.fsck import fsck
 from snapshots.places import LAYOUT
 
 LONG = "what is said goes on for a while " * 3
 """With its reply 140 tokens: a state of three files and the logits behind it."""
+
+
+SECRET = "the treasure lies under Xanthippe's oak; "
 
 
 class Scenario(NamedTuple):
@@ -168,6 +172,29 @@ def _repair(folder, promise):
     promise("open")
 
 
+def _with_a_secret(folder):
+    """A branch with a secret: in the tree, in a name, in a reply in flight, in states, in two copies."""
+    _talked(folder)
+    with open_library(folder) as library:
+        here = library.resolve("here").node
+        user, reply = talk(library, here.conversation_id, here.parent_id, SECRET * 9, 90)
+        save(library, library.tokens(reply.id), reply.id)
+        library.set_name("Xanthippe", reply.id)
+        journal = library.begin_journal(ReplyStart(here.conversation_id, user.id))
+        journal.append([1, 2], SECRET)
+        journal.close()
+        library.back_up(now=True)
+        library.remember_setting("secret", user.id)
+        library.back_up(now=True)
+
+
+def _forget(folder, promise):
+    with open_library(folder) as library:
+        with contextlib.suppress(UnknownNode):  # a person cannot ask for it again where the message is gone already
+            library.delete_forever(library.remembered_settings()["secret"])
+        promise("forgotten", SECRET, SECRET.upper())
+
+
 def _lie(folder, promise):
     promise("setting", "promised", "too early")
     with open_library(folder) as library:
@@ -183,6 +210,7 @@ SCENARIOS = {
     "heal": Scenario(_damaged_states, _heal),
     "back up": Scenario(_talked, _back_up),
     "repair": Scenario(_damaged_tree, _repair),
+    "forget": Scenario(_with_a_secret, _forget),
     "lie": Scenario(_empty, _lie),  # for the test that a broken promise is seen
 }
 
@@ -218,6 +246,9 @@ def look(folder, promised):
                 state = library.load_state(KEY, tokens)
                 assert state.rung == "bundle"
                 assert_true(state, tokens)
+            elif kind == "forgotten":
+                told = [path for path in folder.rglob("*") if path.is_file() for each in what if _tells(path, each)]
+                assert told == [], "what is forgotten is still there"
             elif kind == "backup":
                 assert backups.check_copy(backups.listed(folder / "data", Files())[0], Files()) == []
         for each in library.conversations():
@@ -226,6 +257,13 @@ def look(folder, promised):
                 assert_true(library.load_state(KEY, tokens), tokens)
         library.dead_replies()
         library.stats()
+
+
+def _tells(path, secret):
+    """Whether a file holds a secret: as a text, or as the tokens that are in the head of a state."""
+    ids = ",".join(str(byte % 250) for byte in secret.encode()[:12]).encode()
+    data = path.read_bytes()
+    return any(each in data for each in (secret.strip().encode(), bytes(secret.encode()[:12]), ids))
 
 
 def outcome(folder):

@@ -17,7 +17,7 @@ import pytest
 from faults.report import report
 
 SCRIPT = Path(__file__).with_name("kill_every_call.py")
-SCENARIOS = ("save", "fork", "evict", "import", "migrate", "heal", "back up", "repair")
+SCENARIOS = ("save", "fork", "evict", "import", "migrate", "heal", "back up", "repair", "forget")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -100,6 +100,43 @@ def test_a_whole_conversation_can_be_forgotten_also_when_it_is_hidden(told, tmp_
         assert again.conversations() == []
 
 
+@pytest.mark.parametrize("last", ["unlink", "checkpoint"])
+def test_who_dies_in_the_middle_of_forgetting_has_it_ended_by_the_next_start(told, tmp_path, monkeypatch, last):
+    """The message is gone from the tree by then, so nobody could ask again."""
+    library, root, secret, _ = told
+    library.back_up(now=True)
+
+    class Died(BaseException):
+        pass
+
+    def die(*_):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library._disk if last == "unlink" else library._db, last, die)
+        with pytest.raises(Died):
+            library.delete_forever(secret)
+    library.close()
+    assert holds(tmp_path, *needles())
+    with open_library(tmp_path) as again:
+        assert holds(tmp_path, *needles()) == set()
+        assert "forgetting" not in again.remembered_settings()
+        with pytest.raises(UnknownNode):
+            again.node(secret)
+        assert again.load_state(KEY, again.tokens(root)).n_valid == again.node(root).n_tokens
+    assert fsck(tmp_path / "data", tmp_path / "cache").problems == []
+
+
+def test_a_question_s_tokens_go_where_only_its_reply_had_a_state(tmp_path):
+    with open_library(tmp_path) as library:
+        chat = library.new_conversation()
+        secret = library.add_node(chat.id, None, Message("user", SECRET, IDS))
+        reply = library.add_node(chat.id, secret.id, Message("assistant", "x", (1, 2), stop="stop"))
+        save(library, library.tokens(reply.id), reply.id)
+        library.delete_forever(secret.id)
+    assert holds(tmp_path, *needles()) == set()
+
+
 def test_states_that_others_share_stay_with_them(told):
     library, _, secret, _ = told
     twin = library.new_conversation()
