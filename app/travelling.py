@@ -56,6 +56,17 @@ def write_file(path: Path, pieces: Iterable[bytes], *, force: bool) -> None:
         except BaseException:
             os.unlink(draft.name)
             raise
+    _sync_names(path.parent)
+
+
+def _sync_names(directory: Path) -> None:
+    """Make a file's new name survive a power cut, where the file system has that."""
+    with contextlib.suppress(OSError):
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def import_checked(

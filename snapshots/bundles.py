@@ -52,6 +52,9 @@ class Bundles:
         self._known: dict[Path, tuple[int, ...]] = {}
         self._trusted: dict[str, _Trust] = {}
         self._looked = 0
+        # Directories as they were when this process synced them. What others put there may have no lasting name: they
+        # may have been killed between a rename and a sync.
+        self._lasting: dict[str, frozenset[tuple[str, int, int]]] = {}
         self._writer = Writer(cache_dir / LAYOUT, data_dir / "locks", files)
         self._writer.clean()
 
@@ -268,6 +271,13 @@ class Bundles:
                 arrays = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
                 header = {**_final_header(chain), "dice_key": dice_key.hex()}
                 batch.add(chain.final(), segment.encode(header, arrays))
+            batch.publish()
+            there = self._directories(chain)
+            lasting = self._lasting.get(chain.state_key)
+            if lasting is None:
+                self._files.keep_name(chain.directory / "00")
+            batch.touch(chain.directory / entry[0] for entry in there if entry not in (lasting or ()))
+        self._lasting[chain.state_key] = frozenset(there)
         for path in batch.paths:
             signature = self._files.signature(path)
             if signature is not None:

@@ -45,6 +45,7 @@ def write(connection: sqlite3.Connection, data_dir: Path, files: Files, *, keep_
         files.sync(fd)
         files.rename(draft, path)
         files.sync_dir(path.parent)
+        files.sync_dir(data_dir)  # a process that was killed may have made the directory a moment ago
     except BaseException:
         files.unlink(draft)
         raise

@@ -120,6 +120,8 @@ class Database:
 
     def _migrate(self, found: int) -> None:
         """Bring the file from format `found` (0: it is empty) to FORMAT in one transaction."""
+        if found == 0 and str(self.path) != ":memory:":
+            self.files.keep_name(self.path)
         self._set_journal()
         if not self._connection.in_transaction:
             self._connection.create_function("seal", -1, seals.seal, deterministic=True)

@@ -100,6 +100,15 @@ class Files:
         finally:
             os.close(fd)
 
+    def keep_name(self, directory: Path) -> None:
+        """Make a directory's own name survive a power cut, and those above it: whoever made them may have been killed.
+
+        What is above the store may belong to somebody else and not be opened: that is no error.
+        """
+        for parent in directory.absolute().parents:
+            with contextlib.suppress(OSError):
+                self.sync_dir(parent)
+
     def unlink(self, path: Path) -> None:
         """Remove a file; one that is gone already is no error."""
         try:

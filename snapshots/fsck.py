@@ -167,6 +167,7 @@ def _set_aside(path: Path, data_dir: Path, files: Files, *, move: bool = False) 
         finally:
             files.close(fd)
     files.sync_dir(kept)
+    files.sync_dir(data_dir)
     return f"damaged/{target.name}"
 
 

@@ -6,6 +6,7 @@ process is gone, whatever it died of. Records check themselves and their order, 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -43,10 +44,12 @@ def _digest(before: bytes, record: bytes) -> bytes:
 class Journal:
     """An open journal, locked by this process. Safe to use from one thread at a time beside `close`."""
 
-    def __init__(self, files: Files, path: Path, fd: int, last: bytes) -> None:
+    def __init__(self, files: Files, path: Path, fd: int, last: bytes, data: bytes) -> None:
         self._files = files
         self._fd: int | None = fd
         self._last = last
+        self._data = bytearray(data)  # the file's bytes: after a failed sync the kernel's copy is not to be trusted
+        self._is_doubtful = False
         self._synced = time.monotonic()
         self._guard = threading.Lock()
         self.path = path
@@ -69,8 +72,7 @@ class Journal:
             try:
                 self.add(_TOKENS, payload)
                 if time.monotonic() - self._synced >= SYNC_EVERY_S:
-                    self._files.sync(self._fd)
-                    self._synced = time.monotonic()
+                    self._sync()
             except OSError as error:
                 raise typed(error, self.path) from error
 
@@ -79,9 +81,45 @@ class Journal:
         with self._guard:
             if self._fd is not None:
                 try:
-                    self._files.sync(self._fd)
+                    self._sync()
                 except OSError as error:
                     raise typed(error, self.path) from error
+
+    def _sync(self) -> None:
+        """Put it on the disk. Where that failed before, in a new file: a second fsync would say yes to lost bytes."""
+        assert self._fd is not None
+        if self._is_doubtful:
+            self._write_anew()
+        else:
+            try:
+                self._files.sync(self._fd)
+            except OSError:
+                self._is_doubtful = True
+                raise
+        self._synced = time.monotonic()
+
+    def _write_anew(self) -> None:
+        assert self._fd is not None
+        draft = self.path.with_suffix(".new")
+        self._files.unlink(draft)
+        fd = self._files.create(draft)
+        try:
+            if not self._files.lock(fd):
+                raise OSError(errno.EBUSY, "locked by another process", str(draft))
+            self._files.write(fd, bytes(self._data))
+            self._files.sync(fd)
+            self._files.rename(draft, self.path)
+        except BaseException:
+            self._files.close(fd)
+            self._files.unlink(draft)
+            raise
+        old, self._fd, self._is_doubtful = self._fd, fd, False
+        self._files.close(old)
+        try:
+            self._files.sync_dir(self.path.parent)
+        except OSError:
+            self._is_doubtful = True
+            raise
 
     def close(self) -> None:
         """Let go of the journal but leave its file: the reply counts as dead from here on, and can be adopted."""
@@ -111,6 +149,7 @@ class Journal:
         place = self._files.place(self._fd)
         try:
             self._files.write(self._fd, record + last)
+            self._data += record + last
         except OSError:
             # A record that was cut short would hide every later one: go back to the end of the last whole record.
             self._files.truncate(self._fd, place)
@@ -150,11 +189,12 @@ class Journals:
                 return None
             head = _HEAD.pack(MAGIC, VERSION, 0, journal_id)
             self._files.write(fd, head)
-            journal = Journal(self._files, path, fd, blake2b(head, digest_size=_DIGEST).digest())
+            journal = Journal(self._files, path, fd, blake2b(head, digest_size=_DIGEST).digest(), head)
             journal.add(_START, _start_to_json(start))
             self._files.sync(fd)
             self._files.rename(draft, path)
             self._files.sync_dir(self._dir)
+            self._files.sync_dir(self._dir.parent)  # a process that was killed may have made the directory a moment ago
         except BaseException:
             self._files.close(fd)
             self._files.unlink(draft)
@@ -208,11 +248,13 @@ class Journals:
             self._files.close(fd)
             raise JournalGone("the reply's journal is empty", path=path)
         try:
+            data = self._files.read_fd(fd, _LIMIT)[:size]
             self._files.truncate(fd, size)
+            self._files.sync_dir(self._dir)  # its process may have been killed before it did
         except OSError as error:
             self._files.close(fd)
             raise typed(error, path) from error
-        return reply, Journal(self._files, path, fd, last)
+        return reply, Journal(self._files, path, fd, last, data)
 
     def discard(self, journal_id: str) -> None:
         """Remove a dead journal. Raises JournalGone where it lives again; one that is gone already is no error."""

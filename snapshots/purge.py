@@ -17,7 +17,7 @@ from snapshots.database import Database
 from snapshots.errors import JournalGone
 from snapshots.files import Files, typed
 from snapshots.journal import Journals
-from snapshots.places import Chain, listed
+from snapshots.places import LAYOUT, Chain, listed
 from snapshots.records import Purge
 
 
@@ -57,12 +57,14 @@ def _forget_files(
         if reply.start.parent_id is not None and parent is None:
             with contextlib.suppress(JournalGone):
                 journals.discard(reply.journal_id)
+    _sync(files, data_dir / "journals")  # also those that a finished reply left: a removed name may come back, too
     database.checkpoint()
     try:
         for path in files.listdir(copies.folder(data_dir)):
             files.unlink(path)
     except OSError as error:
         raise typed(error, copies.folder(data_dir)) from error
+    _sync(files, copies.folder(data_dir))
     removed = _remove_states(database, files, cache_dir, states)
     with database.write() as tx:
         tx.execute("DELETE FROM settings WHERE key = ?", (_MARK,))
@@ -153,11 +155,27 @@ def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set
     """Remove states of messages that are gone (None: all), but for what others hold too: equal tokens have one file."""
     listing = listed(files, cache_dir)
     doomed = {path: facts for path, facts in listing.items() if stems is None or Path(path).name[:64] in stems}
-    if not doomed:
+    directories = {Path(path).parent for path in doomed}
+    if stems is None:  # a process that died may have removed names a moment ago
+        directories |= {folder for key in files.listdir(cache_dir / LAYOUT) for folder in files.listdir(key)}
+    if not directories:
         return 0
     with database.read() as tx:
         order = quota.in_order(tx)
     for state in quota.all_files(database, cache_dir, order, listing.__contains__):
         for piece in state.pieces:
             doomed.pop(str(piece.path), None)
-    return quota.remove(files, doomed).files
+    removed = quota.remove(files, doomed).files
+    for directory in sorted(directories):
+        _sync(files, directory)
+    return removed
+
+
+def _sync(files: Files, directory: Path) -> None:
+    """Make it last that names are gone. A directory that is not there holds none."""
+    try:
+        files.sync_dir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise typed(error, directory) from error

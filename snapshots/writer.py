@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from snapshots.files import Files
@@ -35,6 +35,10 @@ class Batch:
         self.size += len(data)
         if len(self._open) >= _OPEN_AT_ONCE:
             self.publish()
+
+    def touch(self, directories: Iterable[Path]) -> None:
+        """Sync these directories, too, when the batch is finished."""
+        self._touched.update(directories)
 
     def publish(self) -> None:
         """Sync what was written, then give it its names. Raises OSError."""

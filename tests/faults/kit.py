@@ -2,6 +2,7 @@
 
 import errno
 import os
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -20,9 +21,14 @@ def _dice(*parts):
     return np.random.default_rng(list(blake2b(repr(parts).encode(), digest_size=16).digest()))
 
 
+@lru_cache(1 << 14)
+def _column(tokens, width):
+    return _dice(tokens).standard_normal(2 * width).astype("f2")
+
+
 def chunk(tokens, start, stop, width=4):
     """The state of tokens [start, stop): each token's numbers depend on all tokens up to it, and on nothing else."""
-    columns = [_dice(tuple(tokens[: i + 1])).standard_normal(2 * width).astype("f2") for i in range(start, stop)]
+    columns = [_column(tuple(tokens[: i + 1]), width) for i in range(start, stop)]
     both = np.stack(columns, axis=1)
     return Chunk(start, stop, {"k": both[:width], "v": np.ascontiguousarray(both[width:].T).view("u2")})
 
