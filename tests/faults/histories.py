@@ -28,7 +28,7 @@ SCENARIOS = {
     "repair": ["repair"],
     "adopt": ["leave", "adopt", "talk"],
     "stream": ["stream", "stream"],
-    "forget": ["talk", "forget"],
+    "forget": ["talk", "backup", "forget"],
     "only back up": ["backup"],
     "tell": ["tell"],
     "go on": ["adopt", "resume", "talk", "backup"],

@@ -202,7 +202,7 @@ MUTANTS = {
         "fsck._set_aside 3", "repair", killed=behind("mkdir", "damaged")
     ),
     "journals of what is forgotten, their end without fsync": Mutant("purge._forget_files 1", "forget"),
-    "copies of what is forgotten, their end without fsync": Mutant("purge._forget_files 2", "delete forever"),
+    "copies of what is forgotten, their end without fsync": Mutant("purge._forget_files 2", "forget"),
     "states of what is forgotten, their end without fsync": Mutant("purge._remove_states 1", "forget"),
 }
 """All are caught by cutting the power in a recording through the store's seam."""
