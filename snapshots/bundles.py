@@ -276,7 +276,7 @@ class Bundles:
             lasting = self._lasting.get(chain.state_key)
             if lasting is None:
                 self._files.keep_name(chain.directory / "00")
-            batch.touch(chain.directory / entry[0] for entry in there if entry not in (lasting or ()))
+            batch.cover(chain.directory / entry[0] for entry in there if entry not in (lasting or ()))
         self._lasting[chain.state_key] = frozenset(there)
         for path in batch.paths:
             signature = self._files.signature(path)

@@ -36,7 +36,7 @@ class Batch:
         if len(self._open) >= _OPEN_AT_ONCE:
             self.publish()
 
-    def touch(self, directories: Iterable[Path]) -> None:
+    def cover(self, directories: Iterable[Path]) -> None:
         """Sync these directories, too, when the batch is finished."""
         self._touched.update(directories)
 

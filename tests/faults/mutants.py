@@ -158,8 +158,8 @@ def _journal_sync_again():
     return mock.patch.object(journal.Journal, "_write_anew", lambda self: self._files.sync(self._fd))
 
 
-def _without_touching():
-    return mock.patch.object(Batch, "touch", return_value=None)
+def _without_covering():
+    return mock.patch.object(Batch, "cover", return_value=None)
 
 
 MUTANTS = {
@@ -173,7 +173,7 @@ MUTANTS = {
         "bundles.Bundles._save_once 1", killed=behind("mkdir", "states-1")
     ),
     "names that a killed process gave, without fsync": Mutant(
-        "", "tell", behind("rename", "*.tmp"), patch=_without_touching
+        "", "tell", behind("rename", "*.tmp"), patch=_without_covering
     ),
     "names before bytes": Mutant("", recorder=RenameFirst),
     "the row before the files": Mutant("", patch=_row_first),
