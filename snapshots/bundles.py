@@ -10,11 +10,11 @@ import errno
 import itertools
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from snapshots import pieces as many
 from snapshots import segment
 from snapshots.errors import DamagedFile, StoreError
 from snapshots.files import Files, typed
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 _T = TypeVar("_T")
+_Use = Callable[[Chain, Sequence[Piece]], Sequence[_T | DamagedFile | OSError]]
 _ATTEMPTS = 3
-_THREADS = 2
 _TRUSTED = 4
 _LOOKED_AT = 128  # files of a trusted list that a save looks at
-_LARGE = 1 << 18  # bytes of a segment
 
 
 class _Trust(NamedTuple):
@@ -76,7 +75,7 @@ class Bundles:
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
         """The longest whole prefix, decoded, with what belongs to its end."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        found, bad = self._walk(chain, self._decode, _THREADS)
+        found, bad = self._walk(chain, self._decode)
         chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
         valid = chunks[-1].stop if chunks else 0
         logits, hidden, dice_key = None, None, b""
@@ -94,7 +93,7 @@ class Bundles:
     def check(self, state_key: str, tokens: Sequence[int], shared: int) -> FileCheck:
         """Read and decode everything; pieces that end behind token `shared` count as unique."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        found, bad = self._walk(chain, self._decode, _THREADS)
+        found, bad = self._walk(chain, self._decode)
         sizes = [(piece, (self._files.signature(piece.path) or (0, 0, 0))[2]) for piece, _ in found]
         final = "whole"
         try:
@@ -121,7 +120,7 @@ class Bundles:
         return len(found), sum(facts.st_size for facts in found.values())
 
     def _walk(
-        self, chain: Chain, use: Callable[[Chain, Piece], _T], threads: int = 1, known: Sequence[Piece] = ()
+        self, chain: Chain, use: _Use[_T], known: Sequence[Piece] = ()
     ) -> tuple[list[tuple[Piece, _T]], set[Path]]:
         """`use` every piece of the longest prefix; a piece that it cannot use is gone round, where others can serve.
 
@@ -136,44 +135,32 @@ class Bundles:
             plan = chain.plan(self._files.is_there, bad | gone, known)
             todo = [piece for piece in plan[len(known) :] if piece.path not in results]
             failed = False
-            for piece, (result, error) in zip(todo, self._each(chain, todo, use, threads), strict=True):
-                if error is None:
-                    assert result is not None
-                    results[piece.path] = result
-                else:
-                    (gone if isinstance(error, FileNotFoundError) else bad).add(piece.path)
+            for piece, result in zip(todo, use(chain, todo), strict=True):
+                if isinstance(result, (DamagedFile, OSError)):
+                    (gone if isinstance(result, FileNotFoundError) else bad).add(piece.path)
                     failed = True
+                else:
+                    results[piece.path] = result
             if not failed:
                 return [(piece, results[piece.path]) for piece in plan[len(known) :]], bad
 
-    def _each(
-        self, chain: Chain, pieces: list[Piece], use: Callable[[Chain, Piece], _T], threads: int
-    ) -> Iterable[tuple[_T | None, Exception | None]]:
-        def attempt(piece: Piece) -> tuple[_T | None, Exception | None]:
+    def _decode(self, chain: Chain, pieces: Sequence[Piece]) -> list[many.Arrays | DamagedFile | OSError]:
+        """The pieces' arrays, or what is wrong with each."""
+        before = [self._files.signature(piece.path) for piece in pieces]
+        found = many.read(self._files, chain, pieces, [signature[2] if signature else 0 for signature in before])
+        for piece, signature, each in zip(pieces, before, found, strict=True):
+            if signature is not None and not isinstance(each, (DamagedFile, OSError)):
+                self._known[piece.path] = signature
+        return found
+
+    def _verify_all(self, chain: Chain, pieces: Sequence[Piece]) -> list[bool | DamagedFile | OSError]:
+        found: list[bool | DamagedFile | OSError] = []
+        for piece in pieces:
             try:
-                return use(chain, piece), None
+                found.append(self._verify(chain, piece))
             except (DamagedFile, OSError) as error:
-                return None, error
-
-        if threads == 1 or len(pieces) < 2 * threads or not self._is_large(pieces[0].path):
-            return [attempt(piece) for piece in pieces]
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(attempt, pieces))
-
-    def _is_large(self, path: Path) -> bool:
-        """Whether two threads are worth their handing over: most of the work on a large file needs no interpreter."""
-        return (self._files.signature(path) or (0, 0, 0))[2] >= _LARGE
-
-    def _decode(self, chain: Chain, piece: Piece) -> Mapping[str, np.ndarray]:
-        """A piece's arrays. Raises DamagedFile, OSError."""
-        before = self._files.signature(piece.path)
-        contents = segment.decode(piece.path, self._files.read(piece.path, segment.FILE_LIMIT))
-        _compare(piece.path, contents.header, _segment_header(chain, piece))
-        if before is not None:
-            self._known[piece.path] = before
-        return contents.arrays
+                found.append(error)
+        return found
 
     def _verify(self, chain: Chain, piece: Piece) -> bool:
         """True for a piece whose digest holds; read once a process unless it changes. Raises DamagedFile, OSError."""
@@ -182,7 +169,7 @@ class Bundles:
             raise FileNotFoundError(errno.ENOENT, "gone", str(piece.path))
         if self._known.get(piece.path) != before:
             header, *_ = segment.check(piece.path, self._files.read(piece.path, segment.FILE_LIMIT))
-            _compare(piece.path, header, _segment_header(chain, piece))
+            many.compare(piece.path, header, many.segment_header(chain, piece))
             self._known[piece.path] = before
         return True
 
@@ -190,7 +177,7 @@ class Bundles:
         path = chain.final()
         before = self._files.signature(path)
         contents = segment.decode(path, self._files.read(path, segment.FILE_LIMIT))
-        _compare(path, contents.header, _final_header(chain))
+        many.compare(path, contents.header, many.final_header(chain))
         if not isinstance(contents.header.get("dice_key"), str) or len(contents.header["dice_key"]) > 1024:
             raise DamagedFile(path, "has no dice key")
         if before is not None:
@@ -203,7 +190,7 @@ class Bundles:
         """The first token whose chunk `save` wants: what is before it is on disk and whole."""
         chain = Chain(self._cache_dir, state_key, tokens)
         known = self._trusted_of(chain)
-        found, _ = self._walk(chain, self._verify, known=known)
+        found, _ = self._walk(chain, self._verify_all, known)
         self._trust(chain, [*known, *(piece for piece, _ in found)])
         covered = found[-1][0].stop if found else BLOCK * len(known)
         block = covered - covered % BLOCK
@@ -252,7 +239,7 @@ class Bundles:
     ) -> tuple[int, int, int, int]:
         """One try: (segments written, reused, healed, bytes written)."""
         known = self._trusted_of(chain)
-        found, bad = self._walk(chain, self._verify, known=known)
+        found, bad = self._walk(chain, self._verify_all, known)
         covered = found[-1][0].stop if found else BLOCK * len(known)
         written = reused = healed = 0
         with self._writer.batch() as batch:
@@ -265,11 +252,11 @@ class Bundles:
                 written += 1
                 healed += piece.path in bad
                 todo.append((piece, chunk))
-            for piece, data in _encoded(chain, todo):
+            for piece, data in many.encoded(chain, todo):
                 batch.add(piece.path, data)
             if logits is not None and not self._has_final(chain, logits, hidden):
                 arrays = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
-                header = {**_final_header(chain), "dice_key": dice_key.hex()}
+                header = {**many.final_header(chain), "dice_key": dice_key.hex()}
                 batch.add(chain.final(), segment.encode(header, arrays))
             batch.publish()
             there = self._directories(chain)
@@ -341,56 +328,6 @@ class Bundles:
             name in arrays and arrays[name].dtype == array.dtype and arrays[name].tobytes() == array.tobytes()
             for name, array in wanted.items()
         )
-
-
-def _encoded(chain: Chain, todo: Sequence[tuple[Piece, Chunk]]) -> Iterator[tuple[Piece, bytes]]:
-    """The bytes of each piece, in order. Large ones are made in threads, a few ahead of whoever takes them."""
-
-    def one(piece: Piece, chunk: Chunk) -> bytes:
-        return segment.encode(_segment_header(chain, piece), chunk.arrays)
-
-    if len(todo) < 2 * _THREADS or sum(array.nbytes for array in todo[0][1].arrays.values()) < _LARGE:
-        for piece, chunk in todo:
-            yield piece, one(piece, chunk)
-        return
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        ahead: deque[tuple[Piece, Future[bytes]]] = deque()
-        for piece, chunk in todo:
-            ahead.append((piece, pool.submit(one, piece, chunk)))
-            if len(ahead) > 2 * _THREADS:
-                done, future = ahead.popleft()
-                yield done, future.result()
-        for piece, future in ahead:
-            yield piece, future.result()
-
-
-def _segment_header(chain: Chain, piece: Piece) -> dict[str, Any]:
-    """What the header of a piece must say. `before` is the chain up to the block, for tools that list files."""
-    block = piece.start - piece.start % BLOCK
-    return {
-        "kind": "blocks",
-        "state_key": chain.state_key,
-        "before": chain.at(block),
-        "start": piece.start,
-        "tokens": [int(token) for token in chain.tokens[piece.start : piece.stop]],
-    }
-
-
-def _final_header(chain: Chain) -> dict[str, Any]:
-    return {
-        "kind": "final",
-        "state_key": chain.state_key,
-        "chain": chain.at(chain.n_tokens),
-        "n_tokens": chain.n_tokens,
-    }
-
-
-def _compare(path: Path, header: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for field, value in wanted.items():
-        if header.get(field) != value:
-            raise DamagedFile(path, f"belongs elsewhere ({field})")
 
 
 def _check_chunk(chunk: Chunk, n_tokens: int) -> None:

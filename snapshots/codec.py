@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from snapshots import planes
 from snapshots.errors import StoreError
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ SMALL, GROWTH = 1 << 20, 64
 """A frame may open to `SMALL` bytes, or to `GROWTH` times its own size: no state is emptier, but a bomb is."""
 
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8")
-_SAMPLE = 4096
 _WORTH = 0.97  # a plane that takes more than this share of its bytes is kept as it is
-_SHORTEST, _LONGEST = 8, 1 << 16  # numbers along an axis for which a reference pays, and can be summed exactly
-_REFERENCE_BITS = 4  # what a reference takes in its frame
 _local = threading.local()
 
 
@@ -78,43 +76,76 @@ def encode(arrays: Mapping[str, np.ndarray], tokens: int = 0) -> Encoded:
 
     `tokens` is how many tokens they are of, which tells the axis that counts them.
     """
+    return encode_alike([arrays], tokens)[0]
+
+
+def encode_alike(several: Sequence[Mapping[str, np.ndarray]], tokens: int = 0) -> list[Encoded]:
+    """The bodies of several files whose arrays have the same names, types and shapes, as `encode` makes them.
+
+    What takes calls rather than bytes is done once for all of them, which is most of the work on small ones.
+    """
     import numpy as np
 
-    plain = _plain(arrays)
-    size = sum(each.nbytes for each in plain.values())
-    listed: list[dict[str, Any]] = []
-    references: list[np.ndarray] = []
-    frames: list[bytes] = []
-    noise: list[bytes | memoryview] = []
-    for name, array in plain.items():
-        entry: dict[str, Any] = {"name": name, "dtype": array.dtype.str, "shape": list(array.shape)}
-        listed.append(entry)
-        packed: list[int] = []
-        for at in range(array.dtype.itemsize):
-            plane, own, frame = _plane(array, at), None, b""
-            upper = at == array.dtype.itemsize - 1
-            if upper or _bits(plane) < 8 * _WORTH:
-                axis = _best_axis(plane, tokens) if upper and at else 0
-                own = _references(plane, axis) if axis else None
-                frame = compress(plane if own is None else plane - own)
-            if 0 < len(frame) < _WORTH * plane.size and is_sound(len(frame), plane.size):
-                packed.append(at)
-                frames.append(frame)
-                if own is not None:
-                    entry["axis"] = axis
-                    references.append(own.reshape(-1))
-            else:
-                noise.append(plane.reshape(-1).data)
-        if packed:
-            entry["packed"] = packed
-    if references:
-        together = np.concatenate(references)
-        frames.insert(0, compress(together))
-    parts: list[bytes | memoryview] = [*frames, *noise]
-    if frames and sum(map(len, parts)) < size and (not references or is_sound(len(frames[0]), together.size)):
-        return Encoded(PLANES_APART, {"arrays": listed, "frames": [len(frame) for frame in frames]}, parts, size)
-    bare = [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in listed]
-    return Encoded(RAW, {"arrays": bare}, [each.reshape(-1).view(np.uint8).data for each in plain.values()], size)
+    plain = [_plain(arrays) for arrays in several]
+    making = [_Making() for _ in several]
+    for name, first in plain[0].items():
+        stacked = first[None] if len(plain) == 1 else np.stack([arrays[name] for arrays in plain])
+        shapes = {"name": name, "dtype": first.dtype.str, "shape": list(first.shape)}
+        for each in making:
+            each.listed.append(dict(shapes))
+        for at in range(first.dtype.itemsize):
+            plane = planes.plane(stacked, at)
+            upper = at == first.dtype.itemsize - 1
+            if not upper and planes.bits(plane) >= 8 * _WORTH:
+                for each, own in zip(making, plane, strict=True):
+                    each.noise.append(own.reshape(-1).data)
+                continue
+            axis = planes.best_axis(plane, tokens) if upper and at and first.ndim else 0
+            references = planes.references(plane, axis) if axis else None
+            steps = plane if references is None else plane - references
+            for number, each in enumerate(making):
+                own = None if references is None else references[number]
+                each.add(at, plane[number], steps[number], axis, own)
+    return [each.finish(arrays) for each, arrays in zip(making, plain, strict=True)]
+
+
+class _Making:
+    """A body on its way: its list of arrays, its references, frames, and planes that stay as they are."""
+
+    def __init__(self) -> None:
+        self.listed: list[dict[str, Any]] = []
+        self.noise: list[bytes | memoryview] = []
+        self._references: list[np.ndarray] = []
+        self._frames: list[bytes] = []
+
+    def add(self, at: int, plane: np.ndarray, steps: np.ndarray, axis: int, references: np.ndarray | None) -> None:
+        """Take plane `at` of the array that is last in the list: packed, if that is worth it."""
+        frame = compress(steps)
+        if not (0 < len(frame) < _WORTH * plane.size and is_sound(len(frame), plane.size)):
+            self.noise.append(plane.reshape(-1).data)
+            return
+        self.listed[-1].setdefault("packed", []).append(at)
+        self._frames.append(frame)
+        if references is not None:
+            self.listed[-1]["axis"] = axis
+            self._references.append(references.reshape(-1))
+
+    def finish(self, plain: Mapping[str, np.ndarray]) -> Encoded:
+        """The body, or the arrays as they are where it would not be smaller."""
+        import numpy as np
+
+        size, frames, sound = sum(each.nbytes for each in plain.values()), self._frames, True
+        if self._references:
+            together = self._references[0] if len(self._references) == 1 else np.concatenate(self._references)
+            frames = [compress(together), *frames]
+            sound = is_sound(len(frames[0]), together.size)
+        parts: list[bytes | memoryview] = [*frames, *self.noise]
+        if frames and sum(map(len, parts)) < size and sound:
+            return Encoded(
+                PLANES_APART, {"arrays": self.listed, "frames": [len(frame) for frame in frames]}, parts, size
+            )
+        bare = [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in self.listed]
+        return Encoded(RAW, {"arrays": bare}, [each.reshape(-1).view(np.uint8).data for each in plain.values()], size)
 
 
 def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -184,87 +215,24 @@ def decode(codec: int, described: Body, body: memoryview, raw_size: int) -> dict
     if codec == PLANES_ZSTD:
         return _split(described.arrays, decompress(body, raw_size), planes=True)
     if codec == PLANES_APART:
-        return _join(described, body)
+        return join_alike([open_frames(described, body)])[0]
     raise CannotDecode(f"has the unknown codec {codec}")
 
 
-# ------------------------------------------------------------------------------------------------------------- planes
+# ---------------------------------------------------------------------------------------------------- putting together
 
 
-def _best_axis(upper: np.ndarray, tokens: int) -> int:
-    """Along which axis an upper plane's numbers resemble each other: that of the tokens, where only one is so long.
+class Opened(NamedTuple):
+    """A body of codec 2 whose frames are open: its arrays, references, packed planes and planes that were not."""
 
-    Where that does not tell, a sample does: 0 if no references save anything.
-    """
-    able = [axis for axis in (-1, -2)[: upper.ndim] if _SHORTEST <= upper.shape[axis] <= _LONGEST]
-    along = [axis for axis in able if upper.shape[axis] == tokens]
-    if len(along) == 1 and upper.ndim > 1:
-        return along[0]
-    sample = upper
-    if upper.ndim > 2 and upper.size:
-        tables = upper.reshape(-1, *upper.shape[-2:])
-        wanted = max(1, _SAMPLE // tables[0].size)
-        sample = tables[:: max(1, len(tables) // wanted)]
-    least, found = _bits(sample), 0
-    for axis in able if upper.size else ():
-        bits = _bits(sample - _references(sample, axis)) + _REFERENCE_BITS / sample.shape[axis]
-        if bits < least:
-            least, found = bits, axis
-    return found
+    arrays: list[Layout]
+    references: bytes
+    planes: list[bytes]
+    noise: memoryview
 
 
-def _plane(array: np.ndarray, at: int) -> np.ndarray:
-    """The bytes number `at` of an array's little-endian numbers, in the array's shape."""
-    import numpy as np
-
-    width = array.dtype.itemsize
-    if width == 1:
-        return array.view(np.uint8)
-    if width == 2:  # the common case, in whole numbers: several times as fast as moving single bytes
-        numbers = array.view("<u2")
-        return (numbers >> 8 if at else numbers).astype(np.uint8)
-    return np.ascontiguousarray(array.reshape(-1).view(np.uint8)[at::width]).reshape(array.shape)
-
-
-def _references(upper: np.ndarray, axis: int) -> np.ndarray:
-    """What is usual along an axis: the mean magnitude to a power of two, and the sign that most numbers have.
-
-    Any choice can be decoded; a finer one takes more bits than it saves.
-    """
-    import numpy as np
-
-    length = upper.shape[axis]
-    ones = np.ones(length, np.float32)  # sums by matrix products: exact below 2^24, and the fastest way to many sums
-
-    def total(plane: np.ndarray) -> np.ndarray:
-        numbers = plane.astype(np.float32)
-        return np.expand_dims(numbers @ ones if axis == -1 else np.matmul(ones, numbers), axis)
-
-    magnitudes = total(upper & 0x7F)
-    negative = (total(upper) - magnitudes) > 64 * length  # 128 for each sign: more than half of them are set
-    usual: np.ndarray = ((magnitudes / length).astype(np.uint8) & 0x7C) | (negative * np.uint8(0x80))
-    return usual
-
-
-def _bits(plane: np.ndarray) -> float:
-    """Bits a byte by the entropy of a sample's single bytes, corrected for how few they are."""
-    import numpy as np
-
-    flat = plane.reshape(-1)
-    if flat.size > _SAMPLE:  # runs of 64, spread over the whole
-        step = flat.size // 64 // (_SAMPLE // 64)
-        flat = flat[: flat.size // 64 * 64].reshape(-1, 64)[::step].reshape(-1)
-    if flat.size == 0:
-        return 0.0
-    counts = np.bincount(flat)
-    shares = counts[counts > 0] / flat.size
-    return float(-(shares * np.log2(shares)).sum() + (len(shares) - 1) / (2 * flat.size * math.log(2)))
-
-
-def _join(described: Body, body: memoryview) -> dict[str, np.ndarray]:
-    """Codec 2: a frame with all references, a frame for each packed plane, then the other planes as they are."""
-    import numpy as np
-
+def open_frames(described: Body, body: memoryview) -> Opened:
+    """Codec 2: a frame with all references, one for each packed plane, the other planes. Raises CannotDecode."""
     arrays = described.arrays
     opened = [each.size for each in arrays for _ in each.packed]
     n_references = sum(each.references for each in arrays)
@@ -272,32 +240,47 @@ def _join(described: Body, body: memoryview) -> dict[str, np.ndarray]:
     noise_size = sum(each.size * (each.width - len(each.packed)) for each in arrays)
     if len(opened) != len(described.frames) or sum(described.frames) + noise_size != len(body):
         raise CannotDecode("has the wrong length")
-    place, planes_in = 0, list[np.ndarray]()
+    place, found = 0, list[bytes]()
     for stored, size in zip(described.frames, opened, strict=True):
-        planes_in.append(np.frombuffer(decompress(body[place : place + stored], size), np.uint8))
+        found.append(decompress(body[place : place + stored], size))
         place += stored
-    noise = np.frombuffer(body[place:], np.uint8)
-    references = planes_in.pop(0) if n_references else noise[:0]
-    made: dict[str, np.ndarray] = {}
-    for each in arrays:
+    references = found.pop(0) if n_references else b""
+    return Opened(arrays, references, found, body[place:])
+
+
+def join_alike(several: Sequence[Opened]) -> list[dict[str, np.ndarray]]:
+    """The arrays of bodies that have equal layouts, read-only; those of one name lie in one piece of memory."""
+    import numpy as np
+
+    def together(parts: Sequence[bytes | memoryview]) -> np.ndarray:
+        return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8).reshape(len(parts), -1)
+
+    made: list[dict[str, np.ndarray]] = [{} for _ in several]
+    references = together([each.references for each in several])
+    noise_at = plane_at = 0
+    for each in several[0].arrays:
         planes: list[np.ndarray] = []
         for at in range(each.width):
             if at in each.packed:
-                planes.append(planes_in.pop(0))
+                planes.append(together([opened.planes[plane_at] for opened in several]))
+                plane_at += 1
             else:
-                planes.append(noise[: each.size])
-                noise = noise[each.size :]
+                planes.append(together([opened.noise[noise_at : noise_at + each.size] for opened in several]))
+                noise_at += each.size
         if each.references:
             shape = list(each.shape)
             shape[each.axis] = 1
-            own, references = references[: each.references].reshape(shape), references[each.references :]
-            planes[-1] = (planes[-1].reshape(each.shape) + own).reshape(-1)
-        made[each.name] = _numbers(each, planes)
+            own, references = references[:, : each.references], references[:, each.references :]
+            upper = planes[-1].reshape(-1, *each.shape) + own.reshape(-1, *shape)
+            planes[-1] = upper.reshape(len(several), -1)
+        stacked = _numbers(each, planes, (len(several), *each.shape))
+        for arrays, array in zip(made, stacked, strict=True):
+            arrays[each.name] = array
     return made
 
 
-def _numbers(each: Layout, planes: list[np.ndarray]) -> np.ndarray:
-    """Numbers of their byte planes."""
+def _numbers(each: Layout, planes: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of their byte planes, in a shape, read-only."""
     import numpy as np
 
     if each.width == 1:
@@ -307,8 +290,8 @@ def _numbers(each: Layout, planes: list[np.ndarray]) -> np.ndarray:
         np.left_shift(array, 8, out=array)
         np.bitwise_or(array, planes[0], out=array)
     else:
-        array = np.stack(planes, axis=-1).reshape(-1)
-    array = array.view(each.dtype).reshape(each.shape)
+        array = np.stack(planes, axis=-1)
+    array = np.ascontiguousarray(array).reshape(-1).view(each.dtype).reshape(shape)
     array.flags.writeable = False
     return array
 
@@ -322,7 +305,7 @@ def _split(arrays: Sequence[Layout], body: bytes | memoryview, *, planes: bool) 
         part = flat[place : place + each.size * each.width]
         place += part.size
         if planes:
-            made[each.name] = _numbers(each, list(part.reshape(each.width, -1)))
+            made[each.name] = _numbers(each, list(part.reshape(each.width, -1)), each.shape)
             continue
         if (place - part.size) % each.width:  # behind others of a smaller type: needs a place of its own
             part = part.copy()
@@ -344,7 +327,9 @@ def compress(data: np.ndarray | bytes) -> bytes:
     if not hasattr(_local, "compressor"):
         import zstandard
 
-        _local.compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
+        # Matches shorter than six bytes are chance in such data; looking for them takes a fourth more time.
+        how = zstandard.ZstdCompressionParameters.from_level(LEVEL, min_match=6, hash_log=12, write_content_size=1)
+        _local.compressor = zstandard.ZstdCompressor(compression_params=how)
     packed: bytes = _local.compressor.compress(data)
     return packed
 

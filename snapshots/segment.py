@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,13 +39,21 @@ class Contents(NamedTuple):
 
 def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a state file. Raises StoreError for an array that the format has no room for."""
-    tokens = header.get("tokens", ())
-    codec, fields, body, raw_size = codecs.encode(arrays, len(tokens))
-    head_json = canonical({**header, **fields})
+    return encode_alike([header], [arrays])[0]
+
+
+def encode_alike(headers: Sequence[Mapping[str, Any]], several: Sequence[Mapping[str, np.ndarray]]) -> list[bytes]:
+    """The bytes of several state files of equally many tokens, whose arrays are of the same names, types and shapes."""
+    encoded = codecs.encode_alike(several, len(headers[0].get("tokens", ())))
+    return [_file(header, body) for header, body in zip(headers, encoded, strict=True)]
+
+
+def _file(header: Mapping[str, Any], body: codecs.Encoded) -> bytes:
+    head_json = canonical({**header, **body.fields})
     if len(head_json) > HEADER_LIMIT:
         raise StoreError("a state is too large for one file")
-    head = _HEAD.pack(MAGIC, VERSION, codec, len(head_json), sum(map(len, body)), raw_size)
-    return b"".join((head, _digest(head, head_json, *body), head_json, *body))
+    head = _HEAD.pack(MAGIC, VERSION, body.codec, len(head_json), sum(map(len, body.parts)), body.size)
+    return b"".join((head, _digest(head, head_json, *body.parts), head_json, *body.parts))
 
 
 def check(path: Path, data: bytes) -> tuple[dict[str, Any], int, int, memoryview]:
@@ -77,11 +85,36 @@ def check(path: Path, data: bytes) -> tuple[dict[str, Any], int, int, memoryview
 
 def decode(path: Path, data: bytes) -> Contents:
     """A state file's header and arrays. Raises DamagedFile."""
-    header, codec, raw_size, body = check(path, data)
-    try:
-        return Contents(header, codecs.decode(codec, codecs.layout(header, raw_size), body, raw_size))
-    except codecs.CannotDecode as error:
-        raise DamagedFile(path, str(error)) from error
+    (found,) = decode_alike([(path, data)])
+    if isinstance(found, DamagedFile):
+        raise found
+    return found
+
+
+def decode_alike(several: Sequence[tuple[Path, bytes]]) -> list[Contents | DamagedFile]:
+    """Several state files; those of one layout are put together at once, and their arrays share a piece of memory."""
+    found: list[Contents | DamagedFile] = []
+    opened: list[tuple[int, Mapping[str, Any], codecs.Opened]] = []
+    for number, (path, data) in enumerate(several):
+        header: Mapping[str, Any]
+        try:
+            header, codec, raw_size, body = check(path, data)
+            described = codecs.layout(header, raw_size)
+            if codec == codecs.PLANES_APART:
+                opened.append((number, header, codecs.open_frames(described, body)))
+                found.append(Contents(header, {}))
+            else:
+                found.append(Contents(header, codecs.decode(codec, described, body, raw_size)))
+        except DamagedFile as error:
+            found.append(error)
+        except codecs.CannotDecode as error:
+            found.append(DamagedFile(path, str(error)))
+    while opened:
+        alike = [each for each in opened if each[2].arrays == opened[0][2].arrays]
+        for (number, header, _), arrays in zip(alike, codecs.join_alike([each[2] for each in alike]), strict=True):
+            found[number] = Contents(header, arrays)
+        opened = [each for each in opened if each[2].arrays != opened[0][2].arrays]
+    return found
 
 
 def _digest(head: bytes | memoryview, *parts: bytes | memoryview) -> bytes:

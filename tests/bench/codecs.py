@@ -2,8 +2,9 @@
 
     python tests/bench/codecs.py [MODEL.gguf ...] [--seconds S]
 
-Every way gets the same segments of 64 tokens, in two threads; MB/s are of raw bytes. `codec 2` is what is written,
-`+ digest` the whole of a file's bytes with its digest, as a save makes and a load reads them.
+Every way gets the same segments of 64 tokens, small ones in one thread and large ones in two, as the store does it;
+MB/s are of raw bytes. `codec 2` is what is written, a megabyte of segments at a time as a save makes and a load reads
+them, `+ digest` the whole of the files' bytes with headers and digests.
 """
 
 import argparse
@@ -20,13 +21,13 @@ import zstandard
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from snapshots import codec, segment  # noqa: E402
+from snapshots import codec, pieces, planes, segment  # noqa: E402
 
 THREADS = 2
 
 
-def kv_of(path, n_tokens, kv_type="f16", size=1 << 20):
-    """Full blocks, a megabyte of them, of conversations of n_tokens that a model writes at temperature 0.8."""
+def kv_of(path, n_tokens, kv_type="f16", size=6 << 20):
+    """Full blocks, six megabytes of them, of conversations of n_tokens that a model writes at temperature 0.8."""
     from engine.model import Model
 
     model = Model.open(path, context=n_tokens + 8, kv_type=kv_type)
@@ -44,7 +45,9 @@ def kv_of(path, n_tokens, kv_type="f16", size=1 << 20):
 
 def joined(segments):
     """The same numbers in one piece, where the interpreter's part of the work no longer counts; one for each thread."""
-    return [{name: np.stack([arrays[name] for arrays in segments]) for name in segments[0]}] * (2 * THREADS)
+    size = sum(array.nbytes for array in segments[0].values())
+    some = segments[: max(1, (1 << 20) // size)]
+    return [{name: np.stack([arrays[name] for arrays in some]) for name in some[0]}] * (2 * THREADS)
 
 
 def random_kv(shape=(22, 4, 64, 64), segments=8):
@@ -52,7 +55,17 @@ def random_kv(shape=(22, 4, 64, 64), segments=8):
     return [{n: dice.standard_normal(shape).astype("f2").view("u2") for n in "kv"} for _ in range(segments)]
 
 
-class Planes:
+class Way:
+    """One file at a time, where a way knows nothing better."""
+
+    def encode_many(self, several):
+        return [self.encode(arrays) for arrays in several]
+
+    def decode_many(self, several, likes):
+        return [self.decode(packed, like) for packed, like in zip(several, likes, strict=True)]
+
+
+class Planes(Way):
     """All low bytes, then all high bytes, in one frame; `turned`: channel after channel, `delta`: their steps."""
 
     def __init__(self, level, turned=False, delta=False):
@@ -83,22 +96,22 @@ class Planes:
         return made
 
 
-class Written:
+class Written(Way):
     """Codec 2, at a level; `digest` makes whole files of it; `references` off keeps upper planes as they are."""
 
     def __init__(self, level, digest=False, references=True):
         self.level, self.digest, self.references = level, digest, references
 
-    def encode(self, arrays):
+    def encode_many(self, several):
         if self.digest:
-            return segment.encode({"tokens": [0] * 64}, arrays)
-        return _Packed(codec.encode(arrays, 64))
+            return segment.encode_alike([{"tokens": [0] * 64}] * len(several), several)
+        return [_Packed(found) for found in codec.encode_alike(several, 64)]
 
-    def decode(self, packed, like):
+    def decode_many(self, several, likes):
         if self.digest:
-            return segment.decode(Path("bench"), packed).arrays
-        described = codec.layout(packed.fields, packed.size)
-        return codec.decode(packed.codec, described, packed.body, packed.size)
+            return [found.arrays for found in segment.decode_alike([(Path("bench"), packed) for packed in several])]
+        opened = [codec.open_frames(codec.layout(each.fields, each.size), each.body) for each in several]
+        return codec.join_alike(opened)
 
 
 class _Packed:
@@ -114,26 +127,29 @@ def set_up(way):
     """Levels and references are constants of the module: put a way's own in their place."""
     codec._local = type(codec._local)()
     codec.LEVEL = getattr(way, "level", 1)
-    codec._SHORTEST = 8 if getattr(way, "references", True) else 1 << 60
+    planes.SHORTEST = 8 if getattr(way, "references", True) else 1 << 60
 
 
 def measure(way, segments, seconds):
     set_up(way)
     raw = sum(a.nbytes for arrays in segments for a in arrays.values())
-    packed = [way.encode(arrays) for arrays in segments]
-    for one, arrays in zip(packed, segments, strict=True):
-        back = way.decode(one, arrays)
-        assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+    at_once = max(1, (1 << 20) * len(segments) // raw)
+    groups = [segments[at : at + at_once] for at in range(0, len(segments), at_once)]
+    packed = [way.encode_many(group) for group in groups]
+    for group, made in zip(groups, packed, strict=True):
+        for arrays, back in zip(group, way.decode_many(made, group), strict=True):
+            assert all(np.array_equal(back[name], array) for name, array in arrays.items())
     speeds = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for call in (lambda i: way.encode(segments[i]), lambda i: way.decode(packed[i], segments[i])):
+    threads = THREADS if raw // len(segments) >= pieces.LARGE else 1
+    with ThreadPoolExecutor(threads) as pool:
+        for call in (lambda i: way.encode_many(groups[i]), lambda i: way.decode_many(packed[i], groups[i])):
             best, end = 1e9, time.perf_counter() + seconds
             while time.perf_counter() < end:
                 begin = time.perf_counter()
-                list(pool.map(call, range(len(segments))))
+                list(pool.map(call, range(len(groups))))
                 best = min(best, time.perf_counter() - begin)
             speeds.append(raw / best / 1e6)
-    return sum(map(len, packed)) / raw, *speeds
+    return sum(len(one) for made in packed for one in made) / raw, *speeds
 
 
 WAYS = {
@@ -154,6 +170,7 @@ def main():
     reader.add_argument("models", nargs="*", type=Path, help="default: stories260K and the bundled one")
     reader.add_argument("--seconds", type=float, default=0.5, help="for each figure")
     reader.add_argument("--tokens", type=int, default=512)
+    reader.add_argument("--only", default="", help="ways whose names hold this")
     options = reader.parse_args()
     usual = [ROOT.parent / "shared/data/stories260K.gguf", ROOT / "assets/guide.gguf"]
     data = {}
@@ -166,12 +183,14 @@ def main():
     print(
         f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))}, NumPy {np.__version__}, Python {platform.python_version()}"
     )
-    print(f"{THREADS} threads on {len(os.sched_getaffinity(0))} cores\n")
+    print(f"one thread, or {THREADS} for segments from {pieces.LARGE} bytes on, {len(os.sched_getaffinity(0))} cores\n")
     for name, segments in data.items():
         size = sum(a.nbytes for a in segments[0].values())
         print(f"\n{name}, {len(segments)} segments of {size} bytes\n")
         print("| way | of raw | MB/s in | MB/s out |\n|---|---|---|---|")
         for label, way in WAYS.items():
+            if options.only not in label:
+                continue
             share, into, out = measure(way, segments, options.seconds)
             print(f"| {label} | {share:.3f} | {into:.0f} | {out:.0f} |", flush=True)
 

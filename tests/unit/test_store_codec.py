@@ -179,3 +179,20 @@ def test_references_without_a_packed_plane_and_other_codecs_are_read_as_they_say
     for unknown in (3, 99, 65535):
         with pytest.raises(DamagedFile, match="codec"):
             segment.decode(HERE, sealed({"arrays": [entry]}, body, unknown, array.nbytes))
+
+
+def test_many_segments_coded_at_once_are_the_same_numbers_and_one_damaged_file_is_one_files_trouble():
+    dice = np.random.default_rng(5)
+    alike = [{"k": dice.standard_normal((3, 16, 64)).astype("f2"), "n": np.arange(9, dtype="<i4")} for _ in range(9)]
+    alike[4] = {"k": np.zeros((3, 16, 64), "f2"), "n": np.arange(9, dtype="<i4")}  # other planes are worth packing
+    headers = [{"kind": "blocks", "tokens": [number] * 64} for number in range(9)]
+    files = segment.encode_alike(headers, alike)
+    broken = files[6][:-1] + bytes([files[6][-1] ^ 1])
+    found = segment.decode_alike([(Path(str(at)), broken if at == 6 else data) for at, data in enumerate(files)])
+    assert isinstance(found[6], DamagedFile)
+    for at in {*range(9)} - {6}:
+        assert found[at].header["tokens"] == [at] * 64
+        alone = segment.decode(Path("alone"), files[at]).arrays
+        for name, array in alike[at].items():
+            assert found[at].arrays[name].tobytes() == alone[name].tobytes() == array.tobytes()
+            assert not found[at].arrays[name].flags.writeable
