@@ -104,7 +104,7 @@ def load_config(root: Path | None = None) -> Config:
         return Config()
     except OSError as e:
         raise ConfigError(path, None, (e.strerror or str(e)).lower()) from e
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # no UTF-8, no TOML, a number of thousands of digits, nested too deep
         raise ConfigError(path, None, str(e)) from e
     known = {f.name for f in fields(Config)}
     given: dict[str, Any] = {}
@@ -143,7 +143,7 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECA
 def _bytes(path: Path, value: object) -> int:
     """A size as people write it: 5000000, "20 GB", "1.5 GiB"."""
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if found is not None:
+    if found is not None and len(found[1]) < 20:
         base = 1024 if found[3] else 1000
         value = int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
     if type(value) is not int or value < 0:

@@ -23,6 +23,10 @@ def folder(data_dir: Path) -> Path:
     return data_dir / "backups"
 
 
+DAMAGED = "damaged"
+"""The folder of the data dir where a repair keeps what it replaced."""
+
+
 def listed(data_dir: Path, files: Files) -> list[Path]:
     """The daily copies, newest first."""
     return [path for path in reversed(files.listdir(folder(data_dir))) if path.name.startswith("tree-")]

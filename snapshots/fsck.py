@@ -153,7 +153,7 @@ LOCK = "library.lock"
 
 def _set_aside(path: Path, data_dir: Path, files: Files, *, move: bool = False) -> str:
     """Keep a damaged file under a new name in `damaged/`; gives that name."""
-    kept = data_dir / "damaged"
+    kept = data_dir / copies.DAMAGED
     files.make_dirs(kept)
     target = kept / f"{len(files.listdir(kept)) + 1:04d}-{os.urandom(3).hex()}-{path.name}"
     if move:
@@ -168,7 +168,7 @@ def _set_aside(path: Path, data_dir: Path, files: Files, *, move: bool = False) 
             files.close(fd)
     files.sync_dir(kept)
     files.sync_dir(data_dir)
-    return f"damaged/{target.name}"
+    return f"{copies.DAMAGED}/{target.name}"
 
 
 def _is_readable(path: Path, files: Files) -> bool:

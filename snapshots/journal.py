@@ -212,9 +212,10 @@ class Journals:
         tx.execute("INSERT OR IGNORE INTO finished_journals(id) VALUES (?)", (journal.id,))
 
     def dead(self) -> list[DeadReply]:
-        """Journals that nobody holds, newest first. Those that are finished or hold no whole start are removed.
+        """Journals that nobody holds, newest first. Drafts and those that are finished are removed.
 
-        A journal of another format version is neither shown nor removed: it waits for its own program.
+        A journal of another format version is neither shown nor removed: it waits for its own program. So does one
+        whose start is damaged, for it had a whole one when it got its name: fsck names it and keeps it aside.
         """
         found: list[tuple[float, DeadReply]] = []
         for path in self._files.listdir(self._dir):
@@ -227,9 +228,9 @@ class Journals:
             try:
                 if _is_foreign(self._files.read_fd(fd, _LIMIT)):
                     continue
-                if reply is None or path.suffix == ".new" or self._is_finished(path.stem):
+                if path.suffix == ".new" or self._is_finished(path.stem):
                     self._files.unlink(path)
-                else:
+                elif reply is not None:
                     found.append((self._files.facts_of(fd).st_mtime, reply))
             except OSError:
                 continue  # a directory that cannot be written: what is there can still be shown
@@ -270,6 +271,20 @@ class Journals:
             raise typed(error, path) from error
         finally:
             self._files.close(opened[0])
+
+    def discard_damaged(self) -> None:
+        """Remove dead journals whose start cannot be read. Raises StoreError."""
+        for path in self._files.listdir(self._dir):
+            opened = self._take(path)
+            if opened is None:
+                continue
+            try:
+                if opened[1] is None and not _is_foreign(self._files.read_fd(opened[0], _LIMIT)):
+                    self._files.unlink(path)
+            except OSError as error:
+                raise typed(error, path) from error
+            finally:
+                self._files.close(opened[0])
 
     def _path(self, journal_id: str) -> Path:
         if not journal_id.isalnum():
@@ -319,13 +334,22 @@ def _is_foreign(data: bytes) -> bool:
 
 def readable(journal_id: str, data: bytes) -> bool:
     """Whether a journal's bytes hold a whole start, or are of another version, which is not for us to judge."""
-    return data[: len(MAGIC)] == MAGIC and (_is_foreign(data) or _parse(journal_id, data)[0] is not None)
+    if _parse(journal_id, data)[0] is not None:
+        return True
+    try:
+        ours = _HEAD.pack(MAGIC, VERSION, 0, bytes.fromhex(journal_id)) + data[_HEAD.size :]
+    except (ValueError, struct.error):  # nobody's name for a journal
+        return False
+    is_ours = _parse(journal_id, ours)[0] is not None  # its records go on from our head: that one is damaged
+    return data[: len(MAGIC)] == MAGIC and _is_foreign(data) and not is_ours
 
 
 def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:
     """What a journal's bytes hold: the reply (None without a whole start), the size of its whole part, its digest."""
     head = data[: _HEAD.size]
     if len(head) < _HEAD.size or _HEAD.unpack(head)[:2] != (MAGIC, VERSION):
+        return None, 0, b""
+    if head[-16:].hex() != journal_id:  # another one's file under this name
         return None, 0, b""
     last = blake2b(head, digest_size=_DIGEST).digest()
     place, start, tokens, text = _HEAD.size, None, list[int](), list[str]()

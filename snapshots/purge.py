@@ -14,7 +14,7 @@ from pathlib import Path
 
 from snapshots import backups, copies, find, history, quota, tree
 from snapshots.database import Database
-from snapshots.errors import JournalGone
+from snapshots.errors import JournalGone, StoreError
 from snapshots.files import Files, typed
 from snapshots.journal import Journals
 from snapshots.places import LAYOUT, Chain, listed
@@ -57,14 +57,16 @@ def _forget_files(
         if reply.start.parent_id is not None and parent is None:
             with contextlib.suppress(JournalGone):
                 journals.discard(reply.journal_id)
+    journals.discard_damaged()  # nothing tells what they are about
     _sync(files, data_dir / "journals")  # also those that a finished reply left: a removed name may come back, too
     database.checkpoint()
-    try:
-        for path in files.listdir(copies.folder(data_dir)):
-            files.unlink(path)
-    except OSError as error:
-        raise typed(error, copies.folder(data_dir)) from error
-    _sync(files, copies.folder(data_dir))
+    for folder in (copies.folder(data_dir), data_dir / copies.DAMAGED):
+        try:
+            for path in files.listdir(folder):
+                files.unlink(path)
+        except OSError as error:
+            raise typed(error, folder) from error
+        _sync(files, folder)
     removed = _remove_states(database, files, cache_dir, states)
     with database.write() as tx:
         tx.execute("DELETE FROM settings WHERE key = ?", (_MARK,))
@@ -166,6 +168,8 @@ def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set
         for piece in state.pieces:
             doomed.pop(str(piece.path), None)
     removed = quota.remove(files, doomed).files
+    if removed < len(doomed):
+        raise StoreError("some of its state files could not be removed", path=cache_dir)
     for directory in sorted(directories):
         _sync(files, directory)
     return removed

@@ -128,6 +128,10 @@ class FailingFiles(Files):
         self._maybe("rename")
         super().rename(source, target)
 
+    def unlink(self, path):
+        self._maybe("unlink")
+        super().unlink(path)
+
     def sync_dir(self, path):
         self._maybe("sync_dir")
         super().sync_dir(path)

@@ -149,7 +149,7 @@ def test_a_journal_torn_at_any_length_gives_all_whole_records_and_adopts_cleanly
         found = library.dead_replies()
         if whole < 0:
             assert found == []
-            assert not path.exists()
+            assert path.exists()  # it had a whole start when it got its name: fsck keeps it aside
             continue
         (dead,) = found
         assert dead.tokens == tuple(range(whole))

@@ -1,13 +1,15 @@
 """What must not stay on the disk does not: looked for in the raw bytes of every file of both directories."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.kit import KEY, open_library, save
+from faults.kit import KEY, FailingFiles, open_library, save
 
 from app.chat import ChatOptions
-from snapshots import Message, ReplyStart, UnknownNode
+from snapshots import Message, ReplyStart, StoreError, UnknownNode
 from snapshots.fsck import fsck
 
 SECRET = "the treasure lies under Xanthippe's oak"
@@ -211,3 +213,40 @@ def test_a_name_that_moved_to_another_conversation_does_not_come_back_to_what_is
         assert library.savepoints()[0].node_id == stays.id
     assert fsck(tmp_path / "data", tmp_path / "cache").problems == []
     assert not holds(tmp_path, gone.id.encode())
+
+
+def test_what_a_repair_keeps_aside_and_a_damaged_journal_are_forgotten_too(told, tmp_path):
+    library, _, secret, _ = told
+    library.close()
+    (journal,) = (tmp_path / "data" / "journals").iterdir()
+    data = bytearray(journal.read_bytes())
+    data[60] ^= 1
+    journal.write_bytes(data)
+    with sqlite3.connect(tmp_path / "data" / "tree.db") as raw:
+        raw.execute("UPDATE conversations SET created = 0")
+    raw.close()
+    fsck(tmp_path / "data", tmp_path / "cache", repair=True)
+    assert holds(tmp_path / "data" / "damaged", *needles())
+    with open_library(tmp_path) as again:
+        again.delete_forever(secret)
+    assert holds(tmp_path, *needles()) == set()
+
+
+@pytest.mark.parametrize("call", ["unlink", "create", "write", "rename", "sync", "sync_dir"])
+def test_a_forgetting_that_fails_is_ended_by_the_next_start(call, told, tmp_path):
+    library, _, secret, _ = told
+    library.back_up(now=True)
+    library.close()
+    failed = 0
+    for at in range(100):
+        with contextlib.suppress(StoreError), open_library(tmp_path, FailingFiles({call}, at)) as again:
+            try:
+                again.delete_forever(secret)
+                break
+            except UnknownNode:
+                break
+            except StoreError:
+                failed += 1
+    open_library(tmp_path).close()
+    assert failed
+    assert holds(tmp_path, *needles()) == set()
