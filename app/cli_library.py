@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from app.cli import json_option
-from app.documents import node_row
 from app.errors import NothingToDo
 from app.terminal import ago, print_json, print_table, size, write_text
 from snapshots import Action, DamagedNode, Library, Twig, UnknownName, UnknownRef
@@ -160,6 +159,8 @@ def show_command(ref: str, as_json: bool) -> None:
         names = {n.id: library.names_of(n.id) for n in nodes}
         origins = library.origins([n.id for n in nodes])
     if as_json:
+        from app.documents import node_row
+
         rows = [node_row(n, names[n.id], [plain(s) for s in states[n.id]]) for n in nodes]
         print_json([{**r, "origin": plain(origins[r["id"]]) if r["id"] in origins else None} for r in rows])
         return
@@ -259,6 +260,8 @@ def diff_command(a: str, b: str, as_json: bool) -> None:
         tokens = common_length(*(library.tokens(path[-1].id) for path in paths))
     last = paths[0][shared - 1] if shared else None
     if as_json:
+        from app.documents import node_row
+
         sides = [[node_row(n, (), ()) for n in path[shared:]] for path in paths]
         at = {"id": last.id, "turn": last.turn, "n_tokens": last.n_tokens} if last is not None else None
         print_json({"common": at, "common_tokens": tokens, "a": sides[0], "b": sides[1]})

@@ -7,10 +7,12 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from app.events import BranchDelta, Progress
 from app.sentences import harmless, one_line
+
+if TYPE_CHECKING:
+    from app.events import BranchDelta, Progress
 
 _PHASES = {
     "read": "Reading the model",

@@ -3,7 +3,6 @@
 `Library` is the way in. Knows no model arithmetic and no screen; importing it loads neither NumPy nor zstandard.
 """
 
-from snapshots.carrying import Carried, Manifest
 from snapshots.errors import (
     AmbiguousRef,
     BadExport,
@@ -34,6 +33,7 @@ from snapshots.records import (
     Action,
     ActionKind,
     Arrival,
+    Carried,
     Chunk,
     Conversation,
     DeadReply,
@@ -45,6 +45,7 @@ from snapshots.records import (
     HeadMove,
     Hit,
     LoadedState,
+    Manifest,
     Message,
     ModelInfo,
     Node,

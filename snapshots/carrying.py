@@ -9,13 +9,24 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from snapshots import heads, history, ids, log, names, seals, states, tree
 from snapshots.database import Database
 from snapshots.errors import BadExport, BadName, BadNode, UnknownConversation
 from snapshots.exchange import HEAD, MODEL, NODE, Readable, Record, read
-from snapshots.records import ROLES, Arrival, ExportScope, Message, ModelInfo, Node, NodeState, Origin
+from snapshots.records import (
+    ROLES,
+    Arrival,
+    Carried,
+    ExportScope,
+    Manifest,
+    Message,
+    ModelInfo,
+    Node,
+    NodeState,
+    Origin,
+)
 
 _BATCH = 200
 _LONGEST_WORD = 256  # characters of a key, a stop reason, a date
@@ -111,29 +122,6 @@ def _outgoing(
 
 
 # ------------------------------------------------------------------------------------------------------------ arriving
-
-
-class Carried(NamedTuple):
-    """A message of an export file. `node` holds its content; a promised one has neither text nor tokens.
-
-    `promised` is then how many tokens it will have, `first` the first of them. `digests` maps state keys to digests.
-    """
-
-    node: Node
-    names: tuple[str, ...]
-    digests: Mapping[str, str]
-    promised: int | None = None
-    first: int | None = None
-
-
-class Manifest(NamedTuple):
-    """What an export file says of itself in front of its messages."""
-
-    what: str
-    conversation_id: str
-    title: str
-    template_date: str
-    at: str
 
 
 def parse(stream: Readable) -> Iterator[Manifest | ModelInfo | Carried]:

@@ -358,3 +358,26 @@ class DeadReply(NamedTuple):
     tokens: tuple[int, ...]
     text: str
     torn: bool
+
+
+class Carried(NamedTuple):
+    """A message of an export file. `node` holds its content; a promised one has neither text nor tokens.
+
+    `promised` is then how many tokens it will have, `first` the first of them. `digests` maps state keys to digests.
+    """
+
+    node: Node
+    names: tuple[str, ...]
+    digests: Mapping[str, str]
+    promised: int | None = None
+    first: int | None = None
+
+
+class Manifest(NamedTuple):
+    """What an export file says of itself in front of its messages."""
+
+    what: str
+    conversation_id: str
+    title: str
+    template_date: str
+    at: str
