@@ -226,9 +226,16 @@ class Database:
             self._guard.release()
         return self._seen
 
-    def checkpoint(self) -> None:
-        """Leave nothing of what was in a write-ahead log; does nothing where there is none."""
+    def compact(self) -> None:
+        """Write the file anew, so that nothing of what was removed is in it, nor in a write-ahead log.
+
+        SQLite overwrites a row that it removes (secure_delete), but not the copies of rows that moved between pages.
+        """
+        if self.read_only is not None:
+            raise self.read_only.with_traceback(None)
         with self._guard, _typed_errors(self.path):
+            self._patiently(lambda: self._connection.execute("VACUUM"))
+            self.files.committed(self.path)
             self._patiently(lambda: self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 """Forgetting for good: text, tokens, index, prompts, log, journals, copies and states of a message and all behind it.
 
-SQLite overwrites what it frees (secure_delete, in force from the first byte on), so no VACUUM is needed. The rows go in
-one transaction that also leaves a mark; it is taken off when the files are gone, so that whoever opens the library
-after a crash ends what was begun: nobody could ask for it again, for the message is not there any more.
+SQLite overwrites what it frees (secure_delete, in force from the first byte on), but not the copies of rows that moved
+between pages: so the file is written anew. The rows go in one transaction that also leaves a mark; it is taken off when
+the files are gone, so that whoever opens the library after a crash ends what was begun: nobody could ask for it again,
+for the message is not there any more.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _forget_files(
                 journals.discard(reply.journal_id)
     journals.discard_damaged()  # nothing tells what they are about
     _sync(files, data_dir / "journals")  # also those that a finished reply left: a removed name may come back, too
-    database.checkpoint()
+    database.compact()
     for folder in (copies.folder(data_dir), data_dir / copies.DAMAGED):
         try:
             for path in files.listdir(folder):

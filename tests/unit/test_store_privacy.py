@@ -102,7 +102,7 @@ def test_a_whole_conversation_can_be_forgotten_also_when_it_is_hidden(told, tmp_
         assert again.conversations() == []
 
 
-@pytest.mark.parametrize("last", ["unlink", "checkpoint"])
+@pytest.mark.parametrize("last", ["unlink", "compact"])
 def test_who_dies_in_the_middle_of_forgetting_has_it_ended_by_the_next_start(told, tmp_path, monkeypatch, last):
     """The message is gone from the tree by then, so nobody could ask again."""
     library, root, secret, _ = told
@@ -250,3 +250,28 @@ def test_a_forgetting_that_fails_is_ended_by_the_next_start(call, told, tmp_path
     open_library(tmp_path).close()
     assert failed
     assert holds(tmp_path, *needles()) == set()
+
+
+def test_copies_of_rows_that_sqlite_moved_between_pages_are_forgotten_too(tmp_path):
+    """SQLite leaves the bytes of a cell where they were when it moves the cell to another page."""
+    text = "a text that was on two pages"
+    with open_library(tmp_path) as library:
+        chat = library.new_conversation()
+        kept = library.add_node(chat.id, None, Message("user", "kept", (1,)))
+        doomed = library.add_node(chat.id, kept.id, Message("user", text, (2,)))
+    path = tmp_path / "data" / "tree.db"
+    raw = bytearray(path.read_bytes())
+    gaps = []
+    for page in range(4096, len(raw), 4096):
+        begin = page + 8 + 2 * int.from_bytes(raw[page + 3 : page + 5], "big")
+        end = page + (int.from_bytes(raw[page + 5 : page + 7], "big") or 65536)
+        if raw[page] == 0x0D and end - begin > 100:  # a leaf of a table, and the bytes of it that no cell has
+            gaps.append(begin)
+    assert gaps
+    for begin in gaps:
+        raw[begin + 20 : begin + 20 + len(text)] = text.encode()
+    path.write_bytes(raw)
+    with open_library(tmp_path) as library:
+        library.delete_forever(doomed.id)
+        assert library.node(kept.id).text == "kept"
+    assert text.encode() not in path.read_bytes()
