@@ -227,7 +227,7 @@ class Reactions:
             return
         transcript = self.screen.transcript
         transcript.set_class(node_id is not None, "-preview")
-        transcript.border_subtitle = "preview · Enter goes there · Esc back" if node_id else None
+        transcript.border_subtitle = "preview" if node_id else None
         if node_id is None:
             await self.refresh(tree=False)
         else:

@@ -1,0 +1,118 @@
+"""The whole program on a real pseudo-terminal: what reaches the terminal, byte by byte, and how it ends."""
+
+import contextlib
+import os
+import select
+import signal
+import struct
+import sys
+import time
+
+import pytest
+
+from app.libraries import own_library
+from snapshots import Message
+
+if os.name != "posix":
+    pytest.skip("no pseudo-terminals here", allow_module_level=True)
+
+import fcntl
+import pty
+import termios
+
+# A title, a colour, a question to the terminal, an 8-bit escape, a right-to-left override, a bell.
+HOSTILE = "\x1b]0;pwned\x07 \x1b[35mred \x1b[5n \x9b31m \u202e gnip \x08\x7f end"
+ACTS = ("\x1b]0;", "pwned\x07", "\x1b[35mred", "\x1b[5n", "\x9b", "\u202e", "\x08", "\x7f")
+
+
+class Terminal:
+    """`python -m app` on a pseudo-terminal of 120 × 40; `raw` is all that it wrote."""
+
+    def __init__(self):
+        self.raw = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(sys.executable, [sys.executable, "-m", "app"])
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+
+    def read(self, until, timeout_s=60.0):
+        """Read until these bytes came, behind what was read before."""
+        end, start = time.monotonic() + timeout_s, len(self.raw)
+        while until not in self.raw[start:]:
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                raise AssertionError(f"waited in vain for {until!r}; the end is {self.raw[-2000:]!r}")
+            try:
+                self.raw += os.read(self.fd, 1 << 16)
+            except OSError:  # the other side is gone
+                raise AssertionError(f"ended before {until!r}: {self.raw[-2000:]!r}") from None
+
+    def press(self, keys):
+        os.write(self.fd, keys)
+
+    def end(self, timeout_s=30.0):
+        """Read to the end; gives the exit status."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            if select.select([self.fd], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    self.raw += os.read(self.fd, 1 << 16)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError("it does not end")
+
+    def close(self):
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal():
+    terminals = []
+
+    def start():
+        terminals.append(Terminal())
+        return terminals[-1]
+
+    yield start
+    for each in terminals:
+        each.close()
+
+
+def test_nothing_that_acts_reaches_the_terminal(terminal):
+    with own_library() as library:
+        for title in ("", HOSTILE):  # the second conversation is the one that opens
+            talk = library.new_conversation(title or f"other {HOSTILE}")
+            user = library.add_node(talk.id, None, Message("user", f"asked {HOSTILE}", (5,)))
+            library.add_node(talk.id, user.id, Message("assistant", f"answered {HOSTILE}", (6,), stop="stop"))
+    screen = terminal()
+    screen.read(b"answered")
+    screen.press(b"\x0f")  # Ctrl+O: the list of savepoints and conversations
+    screen.read(b"Open a savepoint")
+    screen.press(b"\x1b")
+    time.sleep(0.5)
+    screen.press(b"/find asked\r")
+    screen.read("Find “asked”".encode())
+    screen.press(b"\x1b")
+    time.sleep(0.5)
+    screen.press(b"\x11")  # Ctrl+Q
+    assert screen.end() == 0
+    seen = screen.raw.decode("utf-8", "replace")
+    assert "␛]0;pwned␇" in seen, "it is shown, by signs that look like it"
+    for act in ACTS:
+        assert act not in seen, repr(act)
+
+
+def test_leaving_puts_the_terminal_back(terminal):
+    screen = terminal()
+    screen.read("message…".encode())
+    assert b"\x1b[?1049h" in screen.raw, "the alternate screen"
+    screen.press(b"\x03\x03")  # Ctrl+C twice
+    assert screen.end() == 0
+    assert screen.raw.rindex(b"\x1b[?1049l") > screen.raw.rindex(b"\x1b[?1049h")
+    assert screen.raw.rindex(b"\x1b[?25h") > screen.raw.rindex(b"\x1b[?25l"), "the cursor is seen again"
