@@ -69,7 +69,8 @@ class Bundles:
 
     def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
         """How many tokens have files, by their names."""
-        pieces = Chain(self._cache_dir, state_key, tokens).plan(self._files.is_there)
+        chain = Chain(self._cache_dir, state_key, tokens)
+        pieces = chain.plan(self._files.is_there, known=self._trusted_of(chain))
         return pieces[-1].stop if pieces else 0
 
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
@@ -288,7 +289,7 @@ class Bundles:
         for at in () if written else some:
             path = pieces[at % len(pieces)].path
             if self._known.get(path) != self._files.signature(path):
-                self._trusted.pop(chain.state_key)
+                self._trusted.pop(chain.state_key, None)
                 return []
         return pieces
 

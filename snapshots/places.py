@@ -92,7 +92,9 @@ class Chain:
         return self._links[block]
 
     def at(self, stop: int) -> str:
-        """The chain up to token `stop`, in hex."""
+        """The chain up to token `stop`, in hex; at the end of a block it is the next link."""
+        if stop and stop % BLOCK == 0:
+            return self._link(stop // BLOCK).hex()
         block = max(stop - 1, 0) // BLOCK
         link = self._link(block)
         return blake2b(link + self._bytes[4 * BLOCK * block : 4 * stop], digest_size=32).hexdigest()

@@ -73,6 +73,30 @@ def test_forks_share_their_prefix_on_disk(library):
         assert_true(library.load_state(KEY, tokens), tokens)
 
 
+def test_21_forks_behind_one_long_prefix_take_little_more_disk_than_one_and_their_own_tokens(library, tmp_path):
+    dice = np.random.default_rng(7)
+
+    def disk():  # as `du` counts: blocks of files and directories
+        return sum(path.lstat().st_blocks * 512 for path in (tmp_path / "cache").rglob("*"))
+
+    def keep(tokens, start):
+        found = []
+        for begin in range(start, len(tokens), 64):
+            shape = (4, 32, min(64, len(tokens) - begin))
+            found.append(Chunk(begin, begin + shape[2], {n: dice.standard_normal(shape).astype("f2") for n in "kv"}))
+        library.save_state(None, KEY, tokens, found, logits=dice.standard_normal(256).astype("f4"))
+
+    prefix = list(range(2048))
+    keep(prefix, 0)
+    one = disk()
+    for branch in range(21):
+        keep([*prefix, *range(9000 + 40 * branch, 9040 + 40 * branch)], len(prefix))
+    own = 21 * 40 * 2 * 4 * 32 * 2
+    assert 0.8 * own < disk() - one  # nothing was left out: random numbers do not shrink to nothing
+    assert disk() <= 1.3 * (one + own)
+    assert library.stats().bundle_files == 32 + 1 + 21 * 2
+
+
 def test_the_longest_prefix_is_found_across_conversations(library):
     tokens = list(range(300))
     save(library, tokens)
