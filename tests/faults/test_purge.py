@@ -1,13 +1,20 @@
 """The cache dir may vanish at any moment, whole or in part: transcripts stay, states heal, nothing raises."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+
+import pytest
 
 from faults.kit import KEY, assert_true, chunks, logits, open_library, save, state_files, talk
+from faults.report import report
 from snapshots import Message, StoreError
 from snapshots.files import Files
 
@@ -136,3 +143,25 @@ def test_a_purger_at_work_all_the_time_never_breaks_a_save_or_a_load(tmp_path):
         assert [n.id for n in library.path(parent)][1::2] == kept
         assert save(library, tokens, parent).complete
         assert_true(library.load_state(KEY, tokens), tokens)
+
+
+def run(folder, turns, seed):
+    script = Path(__file__).with_name("purge_loop.py")
+    command = [sys.executable, str(script), str(folder), str(turns), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_processes_that_read_write_and_evict_while_all_is_purged(tmp_path):
+    figures = run(tmp_path, 40, seed=1)
+    assert figures["healed"] == 40
+    assert figures["purges"] > 10
+    assert figures["evictions"] > 2
+    report(14, **figures)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_a_purge_at_any_moment(seed, tmp_path):
+    report(14, seed=seed, **run(tmp_path, 600, seed))
