@@ -106,7 +106,10 @@ class Database:
         elif self.read_only is None:
             self._set_journal()
             if found < FORMAT:
-                copies.write(self._connection, self.path.parent, self.files, keep_as=f"format-{found}")
+                try:
+                    copies.write(self._connection, self.path.parent, self.files, keep_as=f"format-{found}")
+                except OSError as error:
+                    raise typed(error, copies.folder(self.path.parent)) from error
                 self._migrate(found)
             seals.install(self._connection)
 
