@@ -25,8 +25,8 @@ from faults.kit import KEY, assert_true, open_library, save  # noqa: E402
 from snapshots import Message, ReplyStart  # noqa: E402
 from snapshots.fsck import fsck  # noqa: E402
 
-LONGEST_S = 0.04
-"""A child is killed at a moment between its beginning and so much later."""
+LINES = 40
+"""A child is killed at a moment between its beginning and when it would have acknowledged about so much."""
 TOKENS, TOKEN_S = 12, 0.0002
 LONG = 150
 """A conversation of so many tokens is left for a new one: three blocks."""
@@ -204,9 +204,23 @@ class Ledger:
         assert fsck(self.folder / "data", self.folder / "cache").problems == []
 
 
-def kill_one(folder, dice):
+def longest_s(folder):
+    """How long a child takes for LINES, on this machine as busy as it is: the median of three that work undisturbed."""
+    took = []
+    for number in range(3):
+
+        def undisturbed(pipe):
+            begun = time.monotonic()
+            for _ in range(LINES):
+                pipe.readline()
+            took.append(time.monotonic() - begun)
+
+        kill_one(folder.with_name(f"{folder.name}.measured{number}"), number, undisturbed)
+    return sorted(took)[1]
+
+
+def kill_one(folder, seed, wait):
     """One child, from its beginning to its end; gives what it acknowledged. Raises where it ended by itself."""
-    seed, delay = dice.random(), dice.uniform(0.0, LONGEST_S)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -221,7 +235,7 @@ def kill_one(folder, dice):
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         pipe.readline()
-        time.sleep(delay)
+        wait(pipe)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         lines = [json.loads(line) for line in pipe.read().splitlines() if line.endswith(b"]")]
@@ -232,10 +246,12 @@ def kill_one(folder, dice):
 def main():
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     dice, begun = random.Random(seed), time.monotonic()
+    longest = longest_s(folder)
     ledger, cut, failures, last, count = Ledger(folder), 0, 0, Counter(), Counter()
     for number in range(kills):
         try:
-            lines = kill_one(folder, dice)
+            delay = dice.uniform(0.0, longest)
+            lines = kill_one(folder, dice.random(), lambda _, delay=delay: time.sleep(delay))
             last[lines[-1][0] if lines else "nothing"] += 1
             count.update(kind for kind, *_ in lines)
             ledger.enter(lines)
@@ -249,6 +265,7 @@ def main():
             ledger = Ledger(folder)
     took = time.monotonic() - begun
     figures = {"kills": kills, "failures": failures, "in_flight": cut, "ms_each": round(1e3 * took / kills, 1)}
+    figures["longest_ms"] = round(1e3 * longest, 1)
     print(json.dumps({**figures, "acknowledged": dict(count), "last_before_the_kill": dict(last)}))
 
 
