@@ -278,8 +278,8 @@ class Promises:
         if kind == "evicting":
             self.states = set()
 
-    def check(self, folder):
-        """Assert that all of it is kept, that nothing there is untrue, and that everything goes on.
+    def check(self, folder, going_on=True):
+        """Assert that all of it is kept, that nothing there is untrue, and (`going_on`) that everything goes on.
 
         Gives what is known from here on: journals that were ended in the moment of the cut.
         """
@@ -300,7 +300,8 @@ class Promises:
             assert not still, f"forgetting was begun and is not ended in {still}"
             for _, keep, tokens in self.gone:
                 assert library.load_state(KEY, tokens).n_valid <= keep, "a state of what was forgotten is still there"
-            self._go_on(library, twigs)
+            if going_on:
+                self._go_on(library, twigs)
         assert fsck(folder / "data", folder / "cache").problems == []
         assert not list((folder / "cache").glob("states-1/tmp/*.tmp")), "a dead writer's draft stays"
         return [["ended", journal_id] for journal_id in ended]
