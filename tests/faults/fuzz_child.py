@@ -1,18 +1,21 @@
 """Feeds mutated files to the readers of the store, in a process of its own with little memory.
 
-    python fuzz_child.py KIND COUNT SEED MEGABYTES        KIND: export | segment | bombs
+    python fuzz_child.py KIND COUNT SEED MEGABYTES        KIND: export | segment | bombs | pipe
 
 Mutations are made behind the digests: records and headers are changed and then sealed again, else fuzzing would stop at
 the hash. Prints one JSON line; anything but a typed refusal or a good read ends the process with a traceback.
 """
 
+import contextlib
 import io
 import json
+import os
 import random
 import resource
 import struct
 import sys
 import tempfile
+import threading
 import time
 from hashlib import blake2b
 from pathlib import Path
@@ -178,11 +181,49 @@ def bombs():
     yield "export: a crowd of objects", "export", exchange.OPENING + seal_block(record, key)
 
 
-def try_one(kind, data):
+def replays():
+    """Replay exports with right digests whose claims are not: tokens by the 2^63, crowds, text that has no end."""
+    head = {"what": "replay", "conversation": "a" * 64, "title": "", "template_date": "", "created": 0.0}
+    reply = {
+        "id": "b" * 64, "parent": None, "role": "assistant", "keep": 0, "stop": "stop", "sampler": {}, "created": 0.0,
+        "dice": "00" * 16, "prompt_key": "", "state_key": "", "names": [], "states": [], "count": 1, "first": 1,
+    }  # fmt: skip
+    wrong = [{"count": 2**40}, {"count": 2**63}, {"keep": 2**40}, {"first": 2**63}, {"created": 1e400}]
+    wrong += [{"names": ["x"] * 5000}, {"states": [["k", "d"]] * 5000 + [[]]}, {"dice": "0" * 60_001}]
+    wrong += [{"stop": "s" * 60_000}, {"parent": "c" * 64}, {"role": "system"}]
+    key = blake2b(exchange.OPENING, digest_size=16).digest()
+    for values in wrong:
+        parts = (1, {**head, "at": "b" * 64}), (3, {**reply, **values}), (255, {"records": 2})
+        packed = [(kind, json.dumps(part).encode()) for kind, part in parts]
+        records = b"".join(struct.pack("<BIII", kind, len(text), 0, 0) + text for kind, text in packed)
+        yield f"replay: {str(values)[:40]}", "export", exchange.OPENING + seal_block(records, key)
+
+
+def through_a_pipe(library, data):
+    """Import from a pipe that somebody writes to; nothing comes into the library."""
+    reader, writer = os.pipe()
+
+    def pour():
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as there:
+            there.write(data)
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    try:
+        with os.fdopen(reader, "rb") as stream:
+            library.import_stream(stream)
+    finally:
+        thread.join()
+        assert library.conversations() == []
+
+
+def try_one(kind, data, library=None):
     """Read a file; True where it was good."""
     try:
         if kind == "segment":
             segment.decode(HERE, data)
+        elif library is not None:
+            through_a_pipe(library, data)
         else:
             from snapshots.carrying import parse
 
@@ -206,8 +247,15 @@ def main():
         try_one(warm, b"")
     codec.compress(np.zeros(2_000_000, "u1"))
     worst, good, slowest = 0.0, 0, ""
+    library = None
+    threading.stack_size(256 << 10)
     if kind == "bombs":
-        tries = list(bombs())
+        tries = [*bombs(), *replays()]
+    elif kind == "pipe":
+        library = open_library(Path(tempfile.mkdtemp()))
+        tries = [each for each in (*bombs(), *replays()) if each[1] == "export"]
+        with contextlib.suppress(BadExport):
+            through_a_pipe(library, b"")
     else:
         source = exports(random.Random(seed)) if kind == "export" else segments(random.Random(seed))
         tries = ((f"{kind} {n}", kind, next(source)) for n in range(count))
@@ -215,7 +263,7 @@ def main():
     tried = 0
     for name, which, data in tries:
         begin = time.perf_counter()
-        good += try_one(which, data)
+        good += try_one(which, data, library)
         took = time.perf_counter() - begin
         tried += 1
         if took > worst:

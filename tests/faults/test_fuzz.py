@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from faults.report import report
+
 CHILD = Path(__file__).with_name("fuzz_child.py")
 
 
@@ -34,11 +36,15 @@ def test_fuzzed_files_are_read_or_refused(kind):
 @pytest.mark.parametrize("kind", ["export", "segment"])
 def test_fuzzed_files_in_full(kind, seed):
     told = child(kind, 100_000, 100 + seed, 256)
+    report(10, kind=kind, seed=100 + seed, **told)
     assert (told["tried"], told["worst_s"] <= 1) == (100_000, True)
 
 
-def test_every_bomb_is_refused_at_once_in_little_memory():
-    told = child("bombs", 0, 0, 64)
+@pytest.mark.parametrize("way", ["bombs", "pipe"])
+def test_every_bomb_is_refused_at_once_in_little_memory(way):
+    """As files, and as what comes through a pipe to an import."""
+    told = child(way, 0, 0, 64)
+    report(12, way=way, **told)
     assert told["good"] == 0
-    assert told["tried"] >= 40
+    assert told["tried"] >= {"bombs": 60, "pipe": 34}[way]
     assert told["worst_s"] <= 0.1, told["slowest"]
