@@ -37,6 +37,8 @@ def roles(home):
         "backups": sorted((home / "data" / "backups").iterdir()),
         "folders": [home / "data" / "journals", home / "data" / "locks", home / "cache" / "states-1" / "tmp"],
         "journal": [home / "data" / "tree.db-journal"],
+        "tree.db": [home / "data" / "tree.db"],
+        "state folders": sorted({path.parent for path in state_files(home)}),
     }
 
 
@@ -82,7 +84,7 @@ def under_attack(home, role, seconds):
     return swaps
 
 
-ROLES = ("library.lock", "segments and logits", "backups", "folders", "journal")
+ROLES = ("library.lock", "segments and logits", "backups", "folders", "journal", "tree.db", "state folders")
 
 
 @pytest.mark.parametrize("role", ROLES)
