@@ -134,15 +134,19 @@ def _checked(message: Message, parent_tokens: int) -> tuple[Message, int]:
 
 
 def _show_path(tx: sqlite3.Connection, node_id: str | None) -> dict[str, int | None]:
-    """Show what is hidden of a path; gives what it was, from the root down."""
-    above = {row[0]: row for row in tx.execute(f"{_UP} SELECT n.id, n.parent_id, n.deleted {_OF_UP}", (node_id,))}
-    hidden: list[tuple[str, int | None]] = []
-    while node_id is not None and (row := above.pop(node_id, None)) is not None:
-        if row[2] is not None:
-            hidden.insert(0, (row[0], row[2]))
-        node_id = row[1]
-    tx.executemany("UPDATE nodes SET deleted = NULL WHERE id = ?", [row[:1] for row in hidden])
-    return dict(hidden)
+    """Show what is hidden of a path; gives what it was, from the root down.
+
+    Nothing above a message that is shown is hidden (a deletion hides all behind), so a long path costs no more.
+    """
+    hidden: dict[str, int] = {}
+    while node_id is not None and node_id not in hidden:
+        row = tx.execute("SELECT parent_id, deleted FROM nodes WHERE id = ?", (node_id,)).fetchone()
+        if row is None or row[1] is None:
+            break
+        hidden[node_id] = row[1]
+        node_id = row[0]
+    tx.executemany("UPDATE nodes SET deleted = NULL WHERE id = ?", [(each,) for each in hidden])
+    return dict(reversed(hidden.items()))
 
 
 def _is_hidden(row: tuple[Any, ...]) -> bool:

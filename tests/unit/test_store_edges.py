@@ -24,6 +24,7 @@ from snapshots import (
     find,
     quota,
     segment,
+    tree,
 )
 from snapshots.errors import DamagedFile
 from snapshots.files import Files
@@ -246,3 +247,23 @@ def test_a_body_of_another_length_and_a_bomb_are_refused():
         codec.decompress(memoryview(codec.compress(bytes(1 << 24))), 1 << 24)
     with pytest.raises(codec.CannotDecode, match="another size"):
         codec.decompress(memoryview(codec.compress(b"abc")), 4)
+
+
+def test_a_commit_takes_as_many_steps_behind_two_thousand_messages_as_behind_twenty(library, chat):
+    def steps(parent, text):
+        counted = [0]
+        library._db._connection.set_progress_handler(lambda: counted.__setitem__(0, counted[0] + 1), 10)
+        library.add_node(chat.id, parent, Message("user", text, (1,)))
+        library._db._connection.set_progress_handler(None, 0)
+        return counted[0]
+
+    def grow(parent, count):
+        with library._db.write() as tx:
+            for number in range(count):
+                message = Message("assistant" if number % 2 else "user", str(number), (number,))
+                parent = tree.put_node(tx, chat.id, parent, message, "")[0].id
+        return parent
+
+    near = grow(None, 20)
+    few = steps(near, "near")
+    assert steps(grow(near, 2000), "far") < 2 * few
