@@ -229,11 +229,14 @@ class Speculation(Protocol):
     def accepted(self) -> int:
         """Of these, such as came true."""
 
+    def asleep(self) -> bool:
+        """Count a token; True where the next step needs neither `draft` nor `took`."""
+
     def draft(self, token: int, room: int) -> Sequence[int]:
         """Give guesses of what follows `token`, which is fed next, `room` of them at most."""
 
-    def took(self, rows: int, seconds: float) -> None:
-        """Learn what a step cost that computed so many rows."""
+    def took(self, rows: int, seconds: float, between: float = 0.0) -> None:
+        """Learn what a step cost that computed so many rows, and what else its token took since the step before."""
 
 
 class Engine(Protocol):

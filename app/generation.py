@@ -172,16 +172,21 @@ def generate(writing: Writing, cancel: Cancel = lambda: False, *, speculate: boo
     Raises NonFiniteLogits.
     """
     model, session = writing.model, writing.session
+    sessions = [session]
     guesses = writing.engine.speculation(session.tokens) if speculate else None
+    behind: float | None = None  # when the last pass ended, if it was the last token's
     while (token := writing.next_token(cancel())) is not None:
-        if guesses is None:
-            model.step([session], [token])
+        if guesses is None or guesses.asleep():
+            model.step(sessions, [token])
+            behind = None
         else:
             left = model.context_length if writing.limit is None else writing.limit - writing.made - 1
             draft = guesses.draft(token, left)
             begin = time.perf_counter()
-            rows = model.step([session], [token], [draft] if draft else None)
-            guesses.took(rows, time.perf_counter() - begin)
+            rows = model.step(sessions, [token], [draft] if draft else None)
+            end = time.perf_counter()
+            guesses.took(rows, end - begin, 0.0 if behind is None else begin - behind)
+            behind = end
         writing.fed(token)
     if guesses is not None:
         writing.reply.drafted, writing.reply.accepted = guesses.drafted, guesses.accepted

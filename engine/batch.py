@@ -26,13 +26,14 @@ _LEAST_BLOCKS = 4  # of a share
 _MOST_PARTIAL = 64 << 20  # bytes
 _UNITS_A_THREAD = 4
 _STEPS_KEPT = 64
+WORTH_WAKING = 8 << 20  # bytes of weights times rows; one core multiplies so many in the time that two take to meet
 
 
 def _up(n: int, to: int = 32) -> int:
     return -(-n // to) * to
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """Neighbouring rows of one session: `count` tokens from position `start` on, over the block table at `table`."""
 
@@ -48,10 +49,10 @@ class Runner:
         self._shape, self._weights, self._layout, self._pool = shape, weights, layout, pool
         self._vocabulary = weights.matrices[-1].rows
         self._model = ModelTables(shape, weights, layout, context)
-        self._windows = self._model.layers[:, plan.L_WINDOW]
         self._buffers: dict[str, npt.NDArray[Any]] = {}
         self._addresses: dict[str, int] = {}
         self._steps: dict[tuple[int, int], _Step] = {}
+        self._weight_bytes = sum(m.data.nbytes for m in weights.matrices)
 
     def _buffer(self, name: str, size: int, dtype: Any = np.float32) -> int:
         """The address of a zeroed buffer that only grows; kept for the next call. A vector behind it may be read."""
@@ -74,10 +75,17 @@ class Runner:
                 step.x *= np.float32(self._shape.embedding_scale)
         step.x[:, self._shape.dim :] = 0.0
         step.place_rows(runs, outputs)
-        tiles = self._split_attention(step.table, runs)
-        batch, model = step.table, self._model
-        self._pool.run(lambda me: entry.forward(me, model.shape, model.matrices, batch, model.constants))
-        del tiles
+        self._split_attention(step, runs)
+        shape, matrices, constants = self._model.addresses
+        batch, forward = step.address, entry.forward
+
+        def job(me: int) -> None:
+            forward(me, shape, matrices, batch, constants)
+
+        if step.threads == 1:
+            job(0)
+        else:
+            self._pool.run(job)
         return self._finished(step.logits), step.last_hidden[:, : self._shape.dim].copy()
 
     def _finished(self, products: Floats) -> Floats:
@@ -104,7 +112,7 @@ class Runner:
     def _make_step(self, rows: int, n_out: int) -> _Step:
         shape = self._shape
         table = np.zeros(plan.BATCH_SIZE, np.int64)
-        table[plan.ROWS], table[plan.OUTPUTS], table[plan.THREADS] = rows, n_out, self._pool.size
+        table[plan.ROWS], table[plan.OUTPUTS], table[plan.THREADS] = rows, n_out, self._threads(rows)
         dim = int(self._model.shape[plan.DIM_STRIDE]) // 4
         q, kv, ffn = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.ffn
         columns = max(dim, q, ffn)
@@ -141,18 +149,28 @@ class Runner:
             hidden[: n_out * dim].reshape(n_out, dim),
         )
 
-    def _split_attention(self, table: Table, runs: Sequence[Run]) -> Table:
+    def _threads(self, rows: int) -> int:
+        """How many threads share a pass: all, or the caller alone where the others would only be waited for."""
+        return 1 if rows * self._weight_bytes < WORTH_WAKING else self._pool.size
+
+    def _split_attention(self, step: _Step, runs: Sequence[Run]) -> None:
         """Into tiles of neighbouring tokens, and where these are too few for the threads, into shares of their blocks.
 
-        Gives the table of tiles, which must live until the pass is done.
+        What follows from the runs' lengths and their number of blocks stands in the step's table from one token to the
+        next.
         """
-        shape, channels, threads = self._shape, self._layout.channels, self._pool.size
+        table, blocks = step.table, max(-(-(r.start + r.count) // BLOCK) for r in runs)
+        split = (blocks, *(r.count for r in runs))
+        if split == step.split:
+            step.tiles[:, 2] = [r.table for r, tiles in zip(runs, step.tiles_of, strict=True) for _ in range(tiles)]
+            return
+        shape, channels, threads = self._shape, self._layout.channels, step.threads
         group = shape.heads // shape.kv_heads
-        tiles = _tiles(runs, max(1, _TILE_ROWS // group))
+        tiles = step.tiles = _tiles(runs, max(1, _TILE_ROWS // group))
+        step.tiles_of = [-(-r.count // max(1, _TILE_ROWS // group)) for r in runs]
         rows = int(tiles[:, 1].max()) * group
         scratch = _up(scratch_bytes(rows, shape.head_dim, channels) // 4 + rows * shape.head_dim)
         items = len(tiles) * shape.kv_heads
-        blocks = max(-(-(r.start + r.count) // BLOCK) for r in runs)
         partial = partial_bytes(rows, channels) // 4 * blocks
         shares = min(-(-_UNITS_A_THREAD * threads // items), blocks // _LEAST_BLOCKS)
         if shares < 2 or threads == 1 or 4 * partial * items > _MOST_PARTIAL:
@@ -161,7 +179,7 @@ class Runner:
         table[plan.SCRATCH], table[plan.SCRATCH_STRIDE] = self._buffer("scratch", scratch * threads), 4 * scratch
         table[plan.PARTIAL], table[plan.PARTIAL_STRIDE] = self._buffer("partial", partial * items), 4 * partial
         table[plan.SHARES], table[plan.SHARES_DONE] = shares, self._buffer("shares_done", items, np.int64)
-        return tiles
+        step.split = split
 
 
 class _Step:
@@ -169,6 +187,11 @@ class _Step:
 
     def __init__(self, table: Table, x: Floats, logits: Floats, last_hidden: Floats) -> None:
         self.table, self.x, self.logits, self.last_hidden = table, x, logits, last_hidden
+        self.address: int = table.ctypes.data
+        self.threads = int(table[plan.THREADS])
+        self.tiles = np.zeros((0, 3), np.int64)  # of the last pass, and how many of them each run had
+        self.tiles_of: list[int] = []
+        self.split: tuple[int, ...] = ()  # blocks of keys and the runs' lengths that the tiles were made for
         rows, n_out = len(x), len(logits)
         self._positions, self._tables = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self._outputs = np.zeros(n_out, np.int64)
@@ -184,6 +207,10 @@ class _Step:
         first = 0
         for run in runs:
             last = first + run.count
+            if run.count == 1:
+                self._positions[first], self._tables[first] = run.start, run.table
+                first = last
+                continue
             self._positions[first:last] = np.arange(run.start, run.start + run.count)
             self._tables[first:last] = run.table
             first = last

@@ -270,7 +270,8 @@ class Model:
                 runs.append(Run(session.position, len(ids) + len(draft), session.table_address))
                 outputs += range(len(fed) - len(draft) - 1, len(fed))
             logits, hidden = self._runner.run(fed, runs, outputs)
-            finite = [bool(np.isfinite(row).all()) for row in logits]
+            well = bool(np.isfinite(logits).all())
+            finite = [well or bool(np.isfinite(row).all()) for row in logits]
             logits.setflags(write=False)
             hidden.setflags(write=False)
             firsts = list(accumulate((1 + len(draft) for draft in drafts[:-1]), initial=0))

@@ -34,6 +34,11 @@ class ModelTables:
         self.constants[plan.ATTENTION_SCALE] = shape.attention_scale or 1.0 / np.sqrt(np.float64(shape.head_dim))
         self.constants[plan.RESIDUAL_SCALE] = shape.residual_scale
         self.shape = self._describe_shape(shape, layout)
+        self.addresses: tuple[int, int, int] = (
+            self.shape.ctypes.data,
+            self.matrices.ctypes.data,
+            self.constants.ctypes.data,
+        )
 
     def _describe_layers(self, shape: Hyperparameters) -> Table:
         weights = self._weights

@@ -227,6 +227,8 @@ class _Workspace(threading.local):
         self._marks = np.zeros(0, np.int32)
         self.scratch: Ids = np.zeros(0, np.int64)
         self._breakers: tuple[Sequence[int], Ids] = ((), np.zeros(0, np.int64))
+        self._history: tuple[Ids, Ids] = (_NO_IDS, _NO_IDS)
+        self._asked: tuple[object, ...] | None = None  # what the tables hold, where no token history is in them
 
     def choose(
         self,
@@ -242,34 +244,59 @@ class _Workspace(threading.local):
         wanted: int = 0,
     ) -> int:
         """The chosen token, or how many of the `wanted` best ones begin the scratch; negative: not finite."""
-        s = settings
         # Contiguous float32 always, whatever came in.
         values = np.ascontiguousarray(logits, np.float32)
         n = values.size
         k = n if top_k <= 0 else min(top_k, n)
+        table, numbers = self._table, self._numbers
+        # The tables stay as they are from one token to the next, but for penalties, which look at the last ones.
+        asked = (settings, n, k, temperature, wanted)
+        if asked != self._asked:
+            self._asked = None
+            history = self._describe(tokens, settings, n, breakers, k, temperature, wanted)
+            self._asked = None if history else asked
+        table[_LOGITS] = values.ctypes.data
+        table[_XTC] = xtc
+        numbers[_DICE] = u
+        return self._kernels.choose(*self._addresses)
+
+    def _describe(
+        self,
+        tokens: Sequence[int],
+        settings: SamplerSettings,
+        n: int,
+        breakers: Sequence[int],
+        k: int,
+        temperature: float,
+        wanted: int,
+    ) -> bool:
+        """Fill the tables, but for what differs from token to token; whether they depend on `tokens`."""
+        s = settings
         recent = dry = _NO_IDS
-        if s.repeat_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0:
+        penalized = s.repeat_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0
+        if penalized:
             recent = _last(tokens, s.repeat_last_n)
         if s.dry_multiplier != 0 and s.dry_penalty_last_n != 0:
             dry = _last(tokens, s.dry_penalty_last_n)
             if self._breakers[0] is not breakers:
                 self._breakers = (breakers, np.array(breakers, np.int64))
         stops = self._breakers[1] if len(dry) else _NO_IDS
+        self._history = recent, dry  # the kernel reads them
         if self._marks.size < n:
             self._marks = np.zeros(n, np.int32)
         size = self._kernels.scratch_bytes(n, k, len(recent), len(dry))
         if self.scratch.nbytes < size:
             self.scratch = np.zeros(-(-size // 8), np.int64)
         self._table[:] = (
-            *(values.ctypes.data, n, self.scratch.ctypes.data, self._marks.ctypes.data, k, min(wanted, k)),
+            *(0, n, self.scratch.ctypes.data, self._marks.ctypes.data, k, min(wanted, k)),
             *(recent.ctypes.data, len(recent), dry.ctypes.data, len(dry), stops.ctypes.data, len(stops)),
-            *(s.dry_allowed_length, xtc),
+            *(s.dry_allowed_length, 0),
         )
         self._numbers[:] = (
             *(s.repeat_penalty, s.presence_penalty, s.frequency_penalty, s.dry_multiplier, s.dry_base),
-            *(s.typical_p, s.top_p, s.min_p, s.xtc_threshold, temperature, u),
+            *(s.typical_p, s.top_p, s.min_p, s.xtc_threshold, temperature, 0.0),
         )
-        return self._kernels.choose(*self._addresses)
+        return penalized or s.dry_multiplier != 0
 
 
 def _last(tokens: Sequence[int], count: int) -> Ids:
@@ -288,4 +315,5 @@ def _workspace() -> _Workspace:
 
 
 _NO_IDS: Ids = np.zeros(0, np.int64)
+_LOGITS, _XTC, _DICE = 0, 13, 10  # places in the tables of kernels/sampling.py, which would import Numba
 _loaded: _Workspace | None = None

@@ -46,6 +46,7 @@ class Session:
         self._blocks: list[Bytes] = []
         # Addresses of the blocks, for the kernels.
         self._table = np.zeros(-(-context // BLOCK) + 1, np.int64)
+        self._table_address: int = self._table.ctypes.data
         self._tail_is_own = False
         self._foreseen: deque[tuple[int, Floats, Floats]] = deque()
         self.tokens = TokenList()
@@ -66,7 +67,7 @@ class Session:
     @property
     def table_address(self) -> int:
         """Address of the int64 block addresses, for the kernels."""
-        return int(self._table.ctypes.data)
+        return self._table_address
 
     def fork(self) -> Session:
         """A session with the same past. Blocks are shared; whoever writes the tail first copies it."""

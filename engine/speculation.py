@@ -5,7 +5,9 @@ change a result: the model computes it beside the token that is fed anyway (`Mod
 sampler really chose is recorded. So all that is decided here is time.
 
 How often guesses come true is counted also while none is fed along: that costs a comparison. What a pass over so many
-rows takes is measured. A draft is as long as promises the most tokens a second, or empty.
+rows takes is measured, and what goes on between two passes. A draft is as long as promises the most tokens a second,
+or empty. Where nothing was repeated for a while this sleeps, longer each time: a token then costs a subtraction.
+Whoever wakes up in the middle of a repetition sees it at once, by the length of the match.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ _COST_STEP = 1 / 4
 _ROW_COST = 0.15  # what a row more is taken to cost, in passes of one row, until it was measured
 _LOOKED_OVER_EVERY = 32  # passes of one row
 _HOPELESS = 0.05  # a guess less likely than this is not thought about
-_AWAKE = 24
-_LOOKS_EVERY = 4  # tokens, where nothing was repeated lately
+_AWAKE = 16  # looks that are made for every token, though no guess came true
+_SHORTEST_SLEEP, _LONGEST_SLEEP = 4, 32  # tokens
+_WAKING_MATCH = 4  # tokens: as many in a row are no accident
+_TIMED_EVERY = 4  # passes of one row
 _WORTH = 1.12  # a draft must promise this much
 _FORGOTTEN_AFTER = 128  # passes; a cost that was measured longer ago may have been an accident
 
@@ -72,61 +76,81 @@ class PromptLookup:
 
 
 class Speculation:
-    """The guesses for one reply. Ask `draft` in front of each step, tell `took` behind it."""
+    """The guesses for one reply. While `asleep` says so, nothing is asked or told; else ask `draft` in front of each
+    step and tell `took` behind it.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.drafted = 0  # guesses that were fed along
         self.accepted = 0  # of these, such as came true
+        self._tokens = tokens  # the session's list, which grows
         self._lookup = PromptLookup(tokens)
+        self._seen = len(tokens)
         self._open: list[int] = []  # guesses that were fed along and may still come true
         self._expected: tuple[int, int] | None = None  # (match length, token) that would be guessed now
-        self._awake = _AWAKE  # looks that are still made for every token, though no guess came true
-        self._asked = 0
+        self._awake = _AWAKE  # looks that are still made, though no guess came true
+        self._sleep = _SHORTEST_SLEEP
+        self._left = 0  # tokens to sleep
         # The longer the match, the likelier the guess; by match length.
-        self._rates = [0.0, 0.0, *(min(0.9, 0.3 + 0.06 * (n - 2)) for n in range(2, _LONGEST_MATCH + 1))]
+        self._rates = [0.0, 0.0, 0.2, 0.3, *(min(0.9, 0.3 + 0.06 * (n - 2)) for n in range(4, _LONGEST_MATCH + 1))]
         self._seconds: dict[int, float] = {}  # rows -> what such a pass took
         self._measured: dict[int, int] = {}  # rows -> the pass when that was
         self._passes = 0
+        self._between = 0.0  # seconds for what else a token takes, in passes of one row
         self._costs = self._all_costs()  # by rows, in passes of one row
+
+    def asleep(self) -> bool:
+        """Count a token; whether it is passed over."""
+        self._left -= 1
+        return self._left >= 0
 
     def draft(self, token: int, room: int) -> list[int]:
         """Guesses of what follows `token`, which is fed next; `room` of them at most, none where it would not pay."""
+        if len(self._tokens) > self._seen:
+            for slept_through in self._tokens[self._seen :]:
+                self._lookup.append(slept_through)
+        self._seen = len(self._tokens) + 1  # the session takes this one next
         length = 0
         if self._expected is not None:
             length, guess = self._expected
             self._rates[length] += _RATE_STEP * ((guess == token) - self._rates[length])
-            self._awake = _AWAKE if guess == token else self._awake - 1
             self._expected = None
         self._lookup.append(token)
         if self._open and self._open[0] == token:
             del self._open[0]
             self.accepted += 1
+            self._awake, self._sleep = _AWAKE, _SHORTEST_SLEEP
             if self._open:
                 self._expected = min(length + 1, _LONGEST_MATCH), self._open[0]
             return []
         self._open = []
-        self._asked += 1
-        if self._awake <= 0 and self._asked % _LOOKS_EVERY:
-            return []
         place, length = self._lookup.find()
-        if length:
-            self._expected = length, self._lookup.following(place, 1)[0]
-            self._open = self._lookup.following(place, self._best_count(length, room))
-            self.drafted += len(self._open)
+        count = self._best_count(length, room) if length else 0
+        if count:
+            self._open = self._lookup.following(place, count)
+            self.drafted += count
+        self._awake -= 1
+        if self._awake > 0 or length >= _WAKING_MATCH:
+            if length:
+                self._expected = length, self._open[0] if count else self._lookup.following(place, 1)[0]
+        elif not count:
+            self._left, self._sleep = self._sleep, min(2 * self._sleep, _LONGEST_SLEEP)
         return list(self._open)
 
-    def took(self, rows: int, seconds: float) -> None:
-        """Learn what a pass over so many rows costs; 0 rows were no pass."""
+    def took(self, rows: int, seconds: float, between: float = 0.0) -> None:
+        """Learn what a pass over so many rows costs, and a token's share of all else; 0 rows were no pass."""
         if rows == 0:
             return
         self._passes += 1
-        if rows == 1 and self._passes % _LOOKS_EVERY and len(self._seconds) > 1:
+        if rows == 1 and self._passes % _TIMED_EVERY and len(self._seconds) > 1:
             return
         if rows > 1:
             self._measured[rows] = self._passes
         old = self._seconds.get(rows)
         # A pass that was interrupted by something else is not worth believing.
         self._seconds[rows] = seconds if old is None else old + _COST_STEP * (min(seconds, 2 * old) - old)
+        if rows == 1 and seconds > 0:
+            self._between += _COST_STEP * (min(between / seconds, 1.0) - self._between)
         if rows > 1 or old is None or self._passes % _LOOKED_OVER_EVERY == 0:
             self._costs = self._all_costs()
 
@@ -134,12 +158,13 @@ class Speculation:
         """How many guesses promise the most tokens a second behind a match of this length."""
         best, best_gain = 0, _WORTH
         chance, promised = 1.0, 1.0
+        alone = 1.0 + self._between
         for count in range(1, min(MOST_GUESSES, room) + 1):
             chance *= self._rates[min(length + count - 1, _LONGEST_MATCH)]
             if chance < _HOPELESS:
                 break
             promised += chance
-            gain = promised / self._costs[1 + count]
+            gain = promised * alone / (self._costs[1 + count] + promised * self._between)
             if gain > best_gain:
                 best, best_gain = count, gain
         return best

@@ -95,10 +95,15 @@ def model_file():
 
 @pytest.fixture(scope="session")
 def open_model():
-    """A function like Model.open that opens each (path, options) once a session and closes all of them at the end."""
+    """A function like Model.open that opens each (path, options) once a session and closes all of them at the end.
+
+    Their passes are shared by all threads, however little there is to do.
+    """
+    from engine import batch
     from engine.model import Model
 
     opened = {}
+    worth_waking, batch.WORTH_WAKING = batch.WORTH_WAKING, 0
 
     def find(path, **options):
         key = (path, *sorted(options.items()))
@@ -107,6 +112,7 @@ def open_model():
         return opened[key]
 
     yield find
+    batch.WORTH_WAKING = worth_waking
     for model in opened.values():
         model.close()
 

@@ -110,10 +110,9 @@ def write_kv(kv_type: str) -> int:
     return _address(f"kv {kv_type}", 1)
 
 
-def forward(me: int, shape: Table, matrices: Table, batch: Table, constants: Floats64) -> None:
-    """One thread's part in a forward pass over the tables of kernels/plan.py, which it must not outlive."""
-    tables = (shape, matrices, batch, constants)
-    _function("forward")(me, *(table.ctypes.data for table in tables))
+def forward(me: int, shape: int, matrices: int, batch: int, constants: int) -> None:
+    """One thread's part in a forward pass; addresses of the tables of kernels/plan.py, which it must not outlive."""
+    _function("forward")(me, shape, matrices, batch, constants)
 
 
 def fill_rope_table(frequencies: Floats64, cosines: Floats32, sines: Floats32, first: int, last: int) -> None:

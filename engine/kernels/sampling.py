@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from engine.kernels.nucleus import UNKNOWN, nucleus
 from engine.kernels.ordering import CHUNK, all_in_order, best_by_heap, chunk_maxima, sort_indices
 from engine.kernels.scalar_math import OPTIONS, exp64, log64
 from engine.kernels.simd import load_f32, load_f64, load_i32, load_i64, store_f64, store_i32, store_i64
@@ -269,7 +270,15 @@ def choose(table, numbers):
     typical_p, top_p = load_f64(numbers + 8 * TYPICAL_P), load_f64(numbers + 8 * TOP_P)
     min_p = load_f64(numbers + 8 * MIN_P)
     wanted = load_i64(table + 8 * WANTED)
-    if k <= HEAP_LIMIT:
+    size = UNKNOWN
+    if k == n and n > HEAP_LIMIT and wanted == 0 and top_p < 1.0 and typical_p >= 1.0:
+        size = nucleus(
+            logits, n, maxima, marks, patched, patches, count, top_p, min_p, values, ids, weights, distances, keys,
+            other, counts,
+        )  # fmt: skip
+    if size != UNKNOWN:
+        top_p, min_p = 1.0, 0.0  # both are done
+    elif k <= HEAP_LIMIT:
         size = best_by_heap(logits, n, maxima, marks, patched, patches, count, k, values, ids)
     else:
         floor = -np.inf

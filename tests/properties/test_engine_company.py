@@ -24,6 +24,26 @@ def test_any_number_of_threads_gives_the_same_bytes(model_file, open_model, kind
     assert whole(model, tokens, 11) == expected
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_small_pass_that_the_caller_makes_alone_gives_the_same_bytes(model_file, open_model, monkeypatch, alone):
+    from engine import batch
+    from engine.model import Model
+
+    tokens = token_list(BITS["mixed"], 150)
+    expected = whole(open_model(model_file("mixed"), threads=2), tokens, 512)
+    monkeypatch.setattr(batch, "WORTH_WAKING", 1 << 60 if alone else 0)
+    model = Model.open(model_file("mixed"), threads=3)
+    woken = []
+    monkeypatch.setattr(model._pool, "run", lambda job, run=model._pool.run: (woken.append(1), run(job)))
+    session = model.new_session()
+    model.prefill(session, tokens[:130])
+    for token in tokens[130:]:
+        model.step([session], [token])
+    assert (session.logits_digest(), kv_digest(model.capture(session).chunks)) == expected
+    assert bool(woken) is not alone
+    model.close()
+
+
 @pytest.mark.parametrize(("kind", "kv_type"), [("F32", "f16"), ("Q8_0", "q8_0")])
 def test_long_lists_do_not_depend_on_the_chunks(model_file, open_model, kind, kv_type):
     tokens = token_list(BITS[kind], 1500)

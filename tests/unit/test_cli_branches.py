@@ -148,6 +148,6 @@ def test_guessing_ahead_changes_nothing_but_the_time(call, options):
 
 def test_what_is_said_again_is_guessed(call, monkeypatch):
     # What a guess costs is taken from the clock, which on a busy machine tells that none pays.
-    monkeypatch.setattr("engine.speculation.Speculation.took", lambda self, rows, seconds: None)
+    monkeypatch.setattr("engine.speculation.Speculation.took", lambda self, rows, *seconds: None)
     found = result(call, "--raw", "--temp", "0", "-n", "100", REPEATING)
     assert found["timings"]["accepted_tokens"] > 10

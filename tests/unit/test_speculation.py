@@ -38,11 +38,20 @@ def test_what_followed_goes_on_in_circles():
     assert lookup.following(lookup.find()[0], 4) == [7, 7, 7, 7]
 
 
-def write(speculation, tokens, cost):
-    """Feed tokens as `generate` does; cost(rows) in seconds. Gives (passes, rows of the largest)."""
-    ahead, passes, largest = [], 0, 0
+def write(speculation, said, tokens, cost):
+    """Feed tokens as `generate` does, behind the list `said`; cost(rows) in seconds.
+
+    Gives (passes, rows of the largest, tokens that were slept through).
+    """
+    ahead, passes, largest, slept = [], 0, 0, 0
     for left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
-        draft = speculation.draft(token, left)
+        if speculation.asleep():
+            assert not ahead
+            draft = []
+            slept += 1
+        else:
+            draft = speculation.draft(token, left)
+        said.append(token)
         assert len(draft) <= min(MOST_GUESSES, left)
         if ahead and ahead[0] == token:
             ahead = ahead[1:]
@@ -50,45 +59,76 @@ def write(speculation, tokens, cost):
             continue
         ahead, passes, largest = list(draft), passes + 1, max(largest, 1 + len(draft))
         speculation.took(1 + len(draft), cost(1 + len(draft)))
-    return passes, largest
+    return passes, largest, slept
 
 
 TEXT = list(range(100, 160))
 
 
+def begin(said):
+    return Speculation(said), said
+
+
 def test_a_quotation_takes_few_passes_where_rows_are_cheap():
-    speculation = Speculation(TEXT)
-    passes, _ = write(speculation, [*TEXT, 5], lambda rows: 1 + 0.1 * rows)
+    speculation, said = begin(list(TEXT))
+    passes, _, _ = write(speculation, said, [*TEXT, 5], lambda rows: 1 + 0.1 * rows)
     assert passes < 20
     assert speculation.accepted > 40
     assert speculation.accepted <= speculation.drafted
 
 
 def test_nothing_is_guessed_where_rows_are_as_dear_as_passes():
-    speculation = Speculation(TEXT)
-    _, largest = write(speculation, TEXT * 4, lambda rows: 1.0 * rows)
+    speculation, said = begin(list(TEXT))
+    _, largest, _ = write(speculation, said, TEXT * 4, lambda rows: 1.0 * rows)
     assert largest > 1  # it has to be tried to be known
     tried = speculation.drafted
-    write(speculation, TEXT[:30], lambda rows: 1.0 * rows)
+    write(speculation, said, TEXT[:30], lambda rows: 1.0 * rows)
     assert speculation.drafted == tried
+
+
+def test_what_else_a_token_takes_counts():
+    """Where most of a token is not the pass, a pass saved is little."""
+    drafted = []
+    for between in (0.0, 1.0):
+        speculation, said = begin([*TEXT, *range(40)])
+        for left, token in enumerate(reversed([*range(40, 60), *TEXT])):
+            if not speculation.asleep():
+                speculation.draft(token, left)
+            said.append(token)
+            speculation.took(1, 1.0, between)
+        drafted.append(speculation._best_count(6, 15))
+    assert drafted[1] <= drafted[0]
 
 
 def test_nothing_is_guessed_in_text_that_only_looks_like_what_was_said():
     """Pairs come back all the time, and something else follows each time."""
     tokens = [token for i in range(200) for token in (1, 2, 100 + i)]
-    speculation = Speculation([1, 2, 3])
-    write(speculation, tokens[:300], lambda rows: 1 + 0.1 * rows)
+    speculation, said = begin([1, 2, 3])
+    write(speculation, said, tokens[:300], lambda rows: 1 + 0.1 * rows)
     tried = speculation.drafted
-    write(speculation, tokens[300:], lambda rows: 1 + 0.1 * rows)
+    _, _, slept = write(speculation, said, tokens[300:], lambda rows: 1 + 0.1 * rows)
     assert speculation.drafted == tried
+    assert slept > 0.9 * 300
 
 
 def test_repetition_is_noticed_again_after_a_long_while_without():
-    speculation = Speculation(TEXT)
+    speculation, said = begin(list(TEXT))
     fresh = [token for i in range(300) for token in (1, 2, 1000 + i)]
-    write(speculation, fresh, lambda rows: 1 + 0.05 * rows)
-    passes, _ = write(speculation, TEXT, lambda rows: 1 + 0.05 * rows)
-    assert passes < 35
+    write(speculation, said, fresh, lambda rows: 1 + 0.05 * rows)
+    twice = [*TEXT, *range(5000, 5040), *TEXT]
+    passes, _, _ = write(speculation, said, twice, lambda rows: 1 + 0.05 * rows)
+    assert passes < 40 + 2 * 45
+
+
+@given(said=few, more=few)
+def test_whatever_was_slept_through_is_looked_up_later(said, more):
+    """What a sleeper finds is what someone finds who was awake all the time."""
+    lookup = PromptLookup([*said, *more])
+    speculation, tokens = begin(list(said))
+    write(speculation, tokens, more, lambda rows: 1.0)
+    speculation.draft(7, 4)
+    lookup.append(7)
+    assert speculation._lookup.find() == lookup.find()
 
 
 def test_no_room_no_guess():
