@@ -15,9 +15,9 @@ import datetime
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from engine.errors import TemplateError
@@ -37,6 +37,7 @@ PLAIN_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}
 """
 PLAIN_STOP = ("\nUser:",)
+_RENDERINGS_KEPT = 8
 CHATML_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
@@ -137,9 +138,23 @@ class ChatTemplate:
 
         Where the file's template refuses the history, it is tried with the system message put into the first message of
         the user, then with neighbours of one role joined. Where it still fails, the plain template is used and
-        `fallback` says why. Never raises for what a template does.
+        `fallback` says why. Never raises for what a template does. The last renderings for a given day are kept: a
+        turn asks for that of the turn before again, and whoever types asks for the same history with every pause.
         """
-        day = _date(date)
+        said = tuple((str(message["role"]), str(message["content"])) for message in messages)
+        if date is None:
+            return self._render_first_shape(said, add_generation_prompt, _date(date))
+        return self._kept(said, add_generation_prompt, _date(date))
+
+    @cached_property
+    def _kept(self) -> Callable[[tuple[tuple[str, str], ...], bool, datetime.date], RenderedPrompt]:
+        return lru_cache(maxsize=_RENDERINGS_KEPT)(self._render_first_shape)
+
+    def _render_first_shape(
+        self, said: tuple[tuple[str, str], ...], add_generation_prompt: bool, day: datetime.date
+    ) -> RenderedPrompt:
+        """Render (role, content) pairs in the first shape that the template takes."""
+        messages = [{"role": role, "content": content} for role, content in said]
         why = ""
         for number, shaped in enumerate(_shapes(messages)):
             try:
@@ -220,9 +235,11 @@ class ChatTemplate:
         real = rendered(lambda index, text: text)
         marked = rendered(lambda index, text: marker.mark(index))
         contents = {i: text for m in messages for i, text in zip(m["indices"], m["parts"], strict=True)}
-        if any(contents[index].strip() and marker.mark(index) not in marked for index in contents):
+        cut = marker.split(marked)
+        shown = set(cut[1::2])
+        if any(index not in shown and text.strip() for index, text in contents.items()):
             raise TemplateError("it leaves out a message")
-        pieces = _laid_over(real, marker.split(marked), contents, self.special_texts)
+        pieces = _laid_over(real, cut, contents, self.special_texts)
         if pieces is None:
             # The template looks into the contents. Take what could be read as a token out of them, so that whatever
             # the template makes of the rest, tokens in the result are the template's own.

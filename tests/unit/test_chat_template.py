@@ -373,3 +373,45 @@ def test_phi_3_template(shared_data):
     added = template.next_turn(tokenizer, say("Hello <|end|>", "Hi.", "Bye", system="Be brief."), tokens)
     assert added.keep == len(tokens)
     assert tokenizer.decode(added.new, skip_special=False).replace("\n", "") == "<|end|><|user|>Bye<|end|><|assistant|>"
+
+
+def test_a_turn_renders_its_own_history_and_no_other_again(files, monkeypatch):
+    """The turn before was rendered when it was made; each rendering is two passes of the template."""
+    tokenizer, template = files(CHATML)
+    passes = []
+
+    def counted(*args):
+        passes.append(args)
+        return render(*args)
+
+    monkeypatch.setattr("engine.template_sandbox.render", counted)
+    messages, ids, made = [], [], []
+    for turn in range(6):
+        messages.append({"role": "user", "content": f"What is {turn}?"})
+        before = len(passes)
+        found = template.next_turn(tokenizer, messages, ids, date=DAY)
+        made.append(len(passes) - before)
+        assert template.next_turn(tokenizer, messages, ids, date=DAY) == found
+        fresh = ChatTemplate(*_parts(template))
+        with monkeypatch.context() as uncounted:
+            uncounted.setattr("engine.template_sandbox.render", render)
+            assert found == fresh.next_turn(tokenizer, messages, ids, date=DAY)
+        ids += [*found.new, *ids_of(tokenizer, f"It is {turn}.")]
+        messages.append({"role": "assistant", "content": f"It is {turn}."})
+    assert made == [2] * 6
+
+
+def _parts(template):
+    return (template.source, template.builtin, template.bos_text, template.eos_text, template.special_texts)
+
+
+def test_what_is_kept_of_renderings_is_kept_for_what_decides_about_them(files):
+    _, template = files("{{ strftime_now('%d') }}{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}")
+    message = {"role": "user", "content": "one"}
+    first = template.render([message], date=DAY).text
+    message["content"] = "two"
+    assert template.render([message], date=DAY).text == first.replace("one", "two")
+    message["role"] = "system"
+    assert template.render([message], date=DAY).text == first.replace("one", "two").replace("user", "system")
+    assert template.render([message], date=DAY + datetime.timedelta(days=1)).text.startswith("10")
+    assert template.render([message], date=DAY).text.startswith("09")
