@@ -6,6 +6,7 @@ prefill of 2048 tokens; tg_at_2048: decode of 16 behind them. Saving is what a c
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 SHORT, LONG, TURN = 512, 2048, 200
 QUOTED = 96
+SAVES, STEPS = 9, 8  # saves of a turn, and tokens decoded before, while and after each
 READ_BYTES = 1 << 28
 
 
@@ -155,30 +157,60 @@ def _saving(model: Any, session: Any, tokens: list[int]) -> dict[str, Any]:
         if _forget_pages(Path(root)):
             result["restore_cold_s"] = restore()
         model.prefill(session, tokens[LONG : LONG + TURN])
-        begin, cpu = time.perf_counter(), time.process_time()
-        save()
-        result["turn_save_s"], result["turn_save_cpu_s"] = time.perf_counter() - begin, time.process_time() - cpu
-        result["save_delay_ratio"] = _delay(model, session, tokens, save, library) / result["turn_save_cpu_s"]
+        state = model.capture(session, library.save_from(model.state_key, session.tokens))
+        result |= _turns(model, session, state, save)
         library.close()
     return result
 
 
-def _delay(model: Any, session: Any, tokens: list[int], save: Callable[[Any], Any], library: Any) -> float:
-    """Seconds that decoding loses while another thread saves a turn of 200 tokens."""
-    model.prefill(session, tokens[LONG + TURN :])  # another turn, of which nothing is saved
-    state = model.capture(session, library.save_from(model.state_key, session.tokens))
-    begin = time.perf_counter()
-    for token in tokens[:16]:
-        model.step([session], [token])
-    each = (time.perf_counter() - begin) / 16
-    saver = threading.Thread(target=save, args=(state,))
-    begin = time.perf_counter()
-    saver.start()
-    steps = 0
-    while saver.is_alive() or steps < 8:
-        model.step([session], [tokens[steps]])
-        steps += 1
-    return max(0.0, time.perf_counter() - begin - steps * each)
+def _turns(model: Any, session: Any, state: Any, save: Callable[[Any], Any]) -> dict[str, Any]:
+    """What saving a turn takes, and what decoding loses meanwhile: in turn, medians, and how far the samples lie apart.
+
+    Every save is of another turn, because one that is on disk is not written again: other ids over the same bytes.
+    """
+    wall, cpu, lost = [], [], []
+
+    def decode(saver: threading.Thread | None = None) -> list[float]:
+        """Seconds of some tokens, and of all until the saver is done."""
+        steps: list[float] = []
+        while len(steps) < STEPS or (saver is not None and saver.is_alive()):
+            begin = time.perf_counter()
+            model.step([session], [3 + len(steps) % 7])
+            steps.append(time.perf_counter() - begin)
+        session.truncate(position)
+        return steps
+
+    position = session.position
+    turns = iter(range(2 * SAVES + 1))
+
+    def another() -> Any:
+        turn = next(turns)
+        tokens = list(state.tokens)
+        tokens[LONG:] = [3 + (turn + i * (turn + 1)) % (model.vocabulary_size - 3) for i in range(TURN)]
+        return dataclasses.replace(state, tokens=tuple(tokens))
+
+    save(another())
+    for _ in range(SAVES):
+        turn, begin, used = another(), time.perf_counter(), time.process_time()
+        save(turn)
+        wall.append(time.perf_counter() - begin)
+        cpu.append(time.process_time() - used)
+        before = decode()
+        saver = threading.Thread(target=save, args=(another(),))
+        saver.start()
+        during = decode(saver)
+        saver.join()
+        after = decode()
+        lost.append(sum(during) - len(during) * statistics.median([*before, *after]))
+    each = sorted(delay / statistics.median(cpu) for delay in lost)
+    return {
+        "turn_save_s": statistics.median(wall),
+        "turn_save_cpu_s": statistics.median(cpu),
+        "save_delay_ratio": max(0.0, statistics.median(each)),
+        "save_delay_low": each[len(each) // 4],
+        "save_delay_high": each[-1 - len(each) // 4],
+        "save_delay_samples": len(each),
+    }
 
 
 def _forget_pages(root: Path) -> bool:
