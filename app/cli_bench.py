@@ -15,6 +15,7 @@ from app.benchmark import LONG, TURN, measure
 from app.cli import OF_TOOLS, json_option, model_options
 from app.errors import BadInput
 from app.events import Progress
+from app.sentences import one_line
 from app.terminal import ProgressLine, print_json, print_table, size
 
 CONTEXT = 4096
@@ -87,6 +88,8 @@ def bench_command(
     result: dict[str, Any] = {
         "peer": "forkpoint",
         "version": _version(),
+        "model": opened.path.name,
+        "kv_type": opened.kv_type,
         "threads": opened.threads,
         "load_s": time.perf_counter() - begin,
         "ready_s": _since_process_start(),
@@ -103,7 +106,8 @@ def bench_command(
     if as_json:
         print_json(result)
     elif other is None:
-        print_table(("WHAT", "", "", ""), _rows(result))
+        _print_heading(result)
+        print_table(("WHAT", "THIS RUN", "", "BARS: BESIDE THE LARGEST OF THE SAME UNIT"), _rows(result))
     else:
         _print_beside(result, other)
 
@@ -125,7 +129,9 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _shown(name: str, value: float) -> str:
     unit = _FIELDS[name][0]
-    return size(int(value)) if name.endswith("_bytes") else f"{value:.4g} {unit}".rstrip()
+    if name.endswith("_bytes"):
+        return size(int(value))
+    return f"{value:.0f} {unit}".rstrip() if value >= 1000 else f"{value:.4g} {unit}".rstrip()
 
 
 def _other_run(path: Path) -> dict[str, float]:
@@ -161,6 +167,10 @@ def ratios(mine: Mapping[str, Any], other: Mapping[str, float]) -> dict[str, flo
     return found
 
 
+def _print_heading(result: Mapping[str, Any]) -> None:
+    print(f"{one_line(result['model'])} · {result['threads']} threads · keys and values {result['kv_type']}")
+
+
 def _print_beside(result: Mapping[str, Any], other: Mapping[str, float]) -> None:
     better = ratios(result, other)
     rows = []
@@ -168,7 +178,8 @@ def _print_beside(result: Mapping[str, Any], other: Mapping[str, float]) -> None
         theirs = _shown(name, other[name]) if name in other else ""
         ratio = f"{better[name]:.2f}" if name in better else ""
         rows.append((name, value, theirs, ratio, "█" * min(_BAR, round(8 * better.get(name, 0.0))), meaning))
-    print_table(("WHAT", "THIS RUN", "OTHER", "RATIO", "", ""), rows)
+    _print_heading(result)
+    print_table(("WHAT", "THIS RUN", "OTHER", "RATIO", "████████ = 1", "ABOVE 1 THIS RUN IS BETTER"), rows)
 
 
 def _version() -> str:

@@ -23,12 +23,16 @@ def test_all_figures_are_there_and_a_run_is_compared_with_itself(bench, tmp_path
     ):  # fmt: skip
         assert found[field] > 0, field
     assert found["save_delay_ratio"] >= 0
+    assert found["save_delay_low"] <= found["save_delay_high"]
+    assert found["save_delay_samples"] >= 7
     assert found["state_tokens"] == 2048
     other = tmp_path / "other.json"
     other.write_text(json.dumps([{"pp512": found["pp512"] / 2, "fork_us": 1e9, "peer": "llama.cpp"}, {"pp512": 1.0}]))
     code, out, err = bench("--quick", "--compare", str(other))
     assert code == 0, err
+    assert out.startswith("stories260K.gguf · 1 threads")
     assert "RATIO" in out
+    assert "e+0" not in out  # no person reads 1.3e+04
     assert "█" in out
     assert "pp2048" not in out
 
