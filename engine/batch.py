@@ -26,7 +26,10 @@ _LEAST_BLOCKS = 4  # of a share
 _MOST_PARTIAL = 64 << 20  # bytes
 _UNITS_A_THREAD = 4
 _STEPS_KEPT = 64
-WORTH_WAKING = 8 << 20  # bytes of weights times rows; one core multiplies so many in the time that two take to meet
+# Bytes of weights times (rows and what reading the weights costs, in rows): a core is through with less before two have
+# met. Measured with models of 1 and 2.5 MB, 1 to 16 rows.
+WORTH_WAKING = 32 << 20
+_READING = 8
 
 
 def _up(n: int, to: int = 32) -> int:
@@ -151,7 +154,7 @@ class Runner:
 
     def _threads(self, rows: int) -> int:
         """How many threads share a pass: all, or the caller alone where the others would only be waited for."""
-        return 1 if rows * self._weight_bytes < WORTH_WAKING else self._pool.size
+        return 1 if (_READING + rows) * self._weight_bytes < WORTH_WAKING else self._pool.size
 
     def _split_attention(self, step: _Step, runs: Sequence[Run]) -> None:
         """Into tiles of neighbouring tokens, and where these are too few for the threads, into shares of their blocks.
