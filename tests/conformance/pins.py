@@ -36,8 +36,10 @@ NAMES = (
 
 def pin(path, kv_type):
     """{"logits": hex, "hidden": hex, "kv": hex} of one model after a fixed walk over two token lists."""
+    from engine import batch
     from engine.model import Model
 
+    batch.WORTH_WAKING = 0  # threads share every pass, however small
     model = Model.open(path, kv_type=kv_type, threads=2)
     try:
         a, b = tracks(model.vocabulary_size)[:2]
