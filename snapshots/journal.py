@@ -6,6 +6,7 @@ process is gone, whatever it died of. Records check themselves and their order, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -162,6 +163,8 @@ class Journals:
 
     def __init__(self, data_dir: Path, database: Database, files: Files) -> None:
         self._dir = data_dir / "journals"
+        self._begun: set[str] = set()  # by this process, and not known to be gone for good
+        self._gone: set[str] = set()
         self._db = database
         self._files = files
 
@@ -170,12 +173,15 @@ class Journals:
         for _ in range(_ATTEMPTS):
             try:
                 self._files.make_dirs(self._dir)
+                gone = {each for each in self._begun if not self._files.is_there(str(self._path(each)))}
                 journal = self._begin(os.urandom(16), start)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise typed(error, self._dir) from error
             if journal is not None:
+                self._begun = (self._begun - gone) | {journal.id}
+                self._gone |= gone  # for good: the directory was synced since
                 return journal
         raise StoreError("a new journal was taken away", path=self._dir)
 
@@ -204,11 +210,16 @@ class Journals:
     def mark_finished(self, tx: sqlite3.Connection, journal: Journal) -> None:
         """Note in the node's own transaction that its journal is done, in case the process dies before `discard`.
 
-        Notes of journals whose files are gone are dropped here, so there is seldom more than one.
+        Notes of journals whose files are gone for good are dropped here, so there is seldom more than one: a file that
+        a power cut brings back must still be known as finished.
         """
-        for (journal_id,) in tx.execute("SELECT id FROM finished_journals").fetchall():
-            if not self._files.is_there(str(self._path(journal_id))):
-                tx.execute("DELETE FROM finished_journals WHERE id = ?", (journal_id,))
+        noted = [row[0] for row in tx.execute("SELECT id FROM finished_journals")]
+        gone = [each for each in noted if not self._files.is_there(str(self._path(each)))]
+        with contextlib.suppress(OSError):
+            if not self._gone.issuperset(gone):
+                self._files.sync_dir(self._dir)
+            tx.executemany("DELETE FROM finished_journals WHERE id = ?", [(each,) for each in gone])
+            self._gone.difference_update(gone)
         tx.execute("INSERT OR IGNORE INTO finished_journals(id) VALUES (?)", (journal.id,))
 
     def dead(self) -> list[DeadReply]:

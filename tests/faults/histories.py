@@ -32,9 +32,24 @@ SCENARIOS = {
     "forget": ["talk", "backup", "forget"],
     "only back up": ["backup"],
     "tell": ["tell"],
+    "together": ["together"],
     "go on": ["adopt", "resume", "talk", "backup"],
 }
-STEPS = ("talk", "talk", "fork", "fork", "evict", "import", "forget", "backup", "index", "leave", "adopt", "stream")
+STEPS = (
+    "talk",
+    "talk",
+    "fork",
+    "fork",
+    "evict",
+    "import",
+    "forget",
+    "backup",
+    "index",
+    "leave",
+    "adopt",
+    "stream",
+    "together",
+)
 
 
 def again(call):
@@ -127,6 +142,15 @@ class History:
         """Talk at length: more than a block."""
         self.sizes = (100,)
         self.talk()
+
+    def together(self):
+        """Two replies at once: the first journal is removed when no other one begins any more."""
+        conversation_id, parent = self.place()
+        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()))
+        self.promise("node", user.id)
+        first, second = self.begin(user), self.begin(user)
+        self.reply(first, user)
+        self.reply(second, user)
 
     def leave(self):
         """A reply that its process does not end."""
@@ -247,7 +271,7 @@ class Promises:
 
     def __init__(self, heard=()):
         self.nodes, self.states, self.names, self.journals, self.exported = set(), set(), {}, {}, []
-        self.doomed, self.going, self.gone, self.facts = set(), [], [], set()
+        self.doomed, self.going, self.gone, self.facts, self.ended = set(), [], [], set(), set()
         for what in heard:
             self.hear(*what)
 
@@ -262,6 +286,7 @@ class Promises:
             self.journals[what[0]] = what[1:]
         elif kind == "ended":
             self.journals.pop(what[0], None)
+            self.ended.add(what[0])
         elif kind == "exported":
             self.exported.append(what[0])
         elif kind == "doomed":
@@ -323,6 +348,7 @@ class Promises:
 
     def _check_journals(self, library):
         offered = {reply.journal_id: len(reply.tokens) for reply in library.dead_replies()}
+        assert not self.ended & set(offered), "a reply that ended is offered as one that did not"
         for journal_id, (count, user) in self.journals.items():
             if user not in self.doomed and offered.get(journal_id, -1) < count:
                 assert library.children(library.node(user).conversation_id, user), (

@@ -187,6 +187,7 @@ MUTANTS = {
     "journal written anew without fsync": Mutant("journal.Journal._write_anew 1", failing=1),
     "journal written anew, its name without fsync": Mutant("journal.Journal._write_anew 2", failing=1),
     "name of an adopted journal without fsync": Mutant("journal.Journals.adopt 1", killed=behind("rename", "*.new")),
+    "end of a journal without fsync before its note goes": Mutant("journal.Journals.mark_finished 1", "together"),
     "backup without fsync": Mutant("copies.write 1", "back up"),
     "backup's name without fsync": Mutant("copies.write 2", "back up"),
     "backups' directory without fsync": Mutant(
