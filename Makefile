@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: chat test lint soak clean
+.PHONY: chat test lint soak coverage clean
 
 $(VENV)/.chat: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("forkpoint needs Python 3.11 or newer; set PYTHON=python3.12, say" if sys.version_info < (3, 11) else 0)'
@@ -26,6 +26,20 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Branches of snapshots/ that no test takes, each argued in tests/COVERAGE.md.
+STORE_TESTS := tests/unit/test_store*.py tests/unit/test_exchange.py tests/properties/test_store*.py
+STORE_FAULTS := $(addprefix tests/faults/test_,failing_calls.py damaged_files.py purge.py surroundings.py \
+	database_bits.py write_order.py power_cut_model.py hostile_names.py full_disk.py)
+
+coverage: $(VENV)/.dev
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest $(STORE_TESTS) $(STORE_FAULTS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage json -q -o build/coverage/report.json
+	$(BIN)/coverage report
+	$(BIN)/python tests/uncovered.py build/coverage/report.json
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak
