@@ -102,7 +102,7 @@ def encode_alike(several: Sequence[Mapping[str, np.ndarray]], tokens: int = 0) -
                 continue
             axis = planes.best_axis(plane, tokens) if upper and at and first.ndim else 0
             references = planes.references(plane, axis) if axis else None
-            steps = plane if references is None else plane - references
+            steps = plane if references is None else plane - planes.spread(references, axis, plane.shape[axis])
             for number, each in enumerate(making):
                 own = None if references is None else references[number]
                 each.add(at, plane[number], steps[number], axis, own)
@@ -249,7 +249,10 @@ def open_frames(described: Body, body: memoryview) -> Opened:
 
 
 def join_alike(several: Sequence[Opened]) -> list[dict[str, np.ndarray]]:
-    """The arrays of bodies that have equal layouts, read-only; those of one name lie in one piece of memory."""
+    """The arrays of bodies that have equal layouts, read-only; those of one name lie in one piece of memory.
+
+    Takes the planes out of what is given: memory that is let go early is at hand for the next array.
+    """
     import numpy as np
 
     def together(parts: Sequence[bytes | memoryview]) -> np.ndarray:
@@ -257,23 +260,24 @@ def join_alike(several: Sequence[Opened]) -> list[dict[str, np.ndarray]]:
 
     made: list[dict[str, np.ndarray]] = [{} for _ in several]
     references = together([each.references for each in several])
-    noise_at = plane_at = 0
+    noise_at = 0
     for each in several[0].arrays:
-        planes: list[np.ndarray] = []
+        apart: list[np.ndarray] = []
         for at in range(each.width):
             if at in each.packed:
-                planes.append(together([opened.planes[plane_at] for opened in several]))
-                plane_at += 1
+                apart.append(together([opened.planes.pop(0) for opened in several]))
             else:
-                planes.append(together([opened.noise[noise_at : noise_at + each.size] for opened in several]))
+                apart.append(together([opened.noise[noise_at : noise_at + each.size] for opened in several]))
                 noise_at += each.size
         if each.references:
             shape = list(each.shape)
             shape[each.axis] = 1
             own, references = references[:, : each.references], references[:, each.references :]
-            upper = planes[-1].reshape(-1, *each.shape) + own.reshape(-1, *shape)
-            planes[-1] = upper.reshape(len(several), -1)
-        stacked = _numbers(each, planes, (len(several), *each.shape))
+            upper = apart[-1].reshape(-1, *each.shape) + planes.spread(
+                own.reshape(-1, *shape), each.axis, each.shape[each.axis]
+            )
+            apart[-1] = upper.reshape(len(several), -1)
+        stacked = _numbers(each, apart, (len(several), *each.shape))
         for arrays, array in zip(made, stacked, strict=True):
             arrays[each.name] = array
     return made

@@ -1,7 +1,7 @@
 """Many pieces of a state at once: what their files' headers must say, and their arrays as files and back.
 
-Small segments are coded together, so that the interpreter's part of the work is done once for a megabyte of them; large
-ones in two threads, for most of their work needs no interpreter.
+Small segments are coded together, half a megabyte of them, so that the interpreter's part of the work is done once;
+large ones in two threads, for most of their work needs no interpreter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _T = TypeVar("_T")
 _THREADS = 2
 LARGE = 1 << 18
 """Bytes of a segment from which on two threads are faster: below, handing the interpreter over costs more."""
-_GROUP = 1 << 20  # bytes of segments that are coded at once: with more of them, nothing becomes faster
+GROUP = 1 << 19
+"""Bytes of segments that are coded at once: with more of them, memory is not at hand again and all becomes slower."""
 
 
 def read(
@@ -71,11 +72,11 @@ def _read_group(files: Files, chain: Chain, pieces: Sequence[Piece]) -> list[Arr
 
 
 def _groups(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
-    """Neighbours that are `_GROUP` bytes together, or a little more."""
+    """Neighbours that are `GROUP` bytes together, or a little more."""
     begin = size = 0
     for end, own in enumerate(sizes, 1):
         size += own
-        if size >= _GROUP or end == len(items):
+        if size >= GROUP or end == len(items):
             yield items[begin:end]
             begin, size = end, 0
 

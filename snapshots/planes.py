@@ -82,3 +82,8 @@ def bits(plane: np.ndarray) -> float:
     counts = np.bincount(flat)
     shares = counts[counts > 0] / flat.size
     return float(-(shares * np.log2(shares)).sum() + (len(shares) - 1) / (2 * flat.size * math.log(2)))
+
+
+def spread(references: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """References as they are added to a plane: repeated where NumPy would go over short rows one by one."""
+    return references.repeat(length, axis=axis) if axis == -2 and references.shape[-1] < 64 else references
