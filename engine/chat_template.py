@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -22,6 +20,7 @@ from typing import Any
 
 from engine.errors import TemplateError
 from engine.gguf import GGUF
+from engine.template_pieces import Marker, Piece, laid_over
 from engine.tokenizer import Parse, Tokenizer
 
 Message = Mapping[str, str]  # "role" (system, user, assistant) and "content"
@@ -44,15 +43,6 @@ CHATML_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of rendered text: the template's own words, or content (of message `message`, where that is known)."""
-
-    text: str
-    parse: Parse
-    message: int | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +216,7 @@ class ChatTemplate:
             "tools": None,
             "documents": None,
         }
-        marker = _Marker()
+        marker = Marker()
         size = sum(len(part) for message in messages for part in message["parts"])
 
         def rendered(shown: Any) -> str:
@@ -239,7 +229,7 @@ class ChatTemplate:
         shown = set(cut[1::2])
         if any(index not in shown and text.strip() for index, text in contents.items()):
             raise TemplateError("it leaves out a message")
-        pieces = _laid_over(real, cut, contents, self.special_texts)
+        pieces = laid_over(real, cut, contents, self.special_texts)
         if pieces is None:
             # The template looks into the contents. Take what could be read as a token out of them, so that whatever
             # the template makes of the rest, tokens in the result are the template's own.
@@ -247,42 +237,6 @@ class ChatTemplate:
             pieces = marker.put_back(rendered(lambda i, text: marker.take_out(text, self.special_texts, taken)), taken)
         guarded = frozenset(text for text in self.special_texts if text in self.source)
         return RenderedPrompt(tuple(piece for piece in pieces if piece.text or piece.message is not None), guarded)
-
-
-class _Marker:
-    """Unguessable numbers that stand for contents: digits only, so that no change of case touches them."""
-
-    def __init__(self) -> None:
-        self._secret = f"7{secrets.randbelow(10**38):038d}"
-        self._pattern = re.compile(f"{self._secret}([0-9]{{6}})7")
-
-    def mark(self, index: int) -> str:
-        """The number for content `index`."""
-        return f"{self._secret}{index:06d}7"
-
-    def split(self, text: str) -> list[str | int]:
-        """Texts and content indices in turn: text first and last."""
-        cut: list[str | int] = list(self._pattern.split(text))
-        cut[1::2] = [int(index) for index in cut[1::2]]
-        return cut
-
-    def take_out(self, text: str, specials: Sequence[str], taken: list[str]) -> str:
-        """`text` with every special token's text replaced by a number; `taken` collects them."""
-        for special in specials:
-            if special in text:
-                taken.append(special)
-                text = text.replace(special, self.mark(len(taken) - 1))
-        return text
-
-    def put_back(self, text: str, taken: Sequence[str]) -> list[Piece]:
-        """Undo `take_out`; what was taken out is content."""
-        pieces = []
-        for item in self.split(text):
-            if isinstance(item, int):
-                pieces.append(Piece(taken[item], Parse.CONTENT))
-            else:
-                pieces.append(Piece(item, Parse.SPECIAL))
-        return pieces
 
 
 def _message(message: Mapping[str, Any], shown: Any) -> dict[str, str]:
@@ -332,57 +286,6 @@ def _joined(messages: Sequence[Mapping[str, Any]], role: str) -> dict[str, Any]:
         "parts": [part for message in messages for part in message["parts"]],
         "indices": [index for message in messages for index in message["indices"]],
     }
-
-
-def _laid_over(
-    real: str, marked: Sequence[str | int], contents: Mapping[int, str], specials: Sequence[str]
-) -> list[Piece] | None:
-    """Cut the real text where the marked one has its numbers; None where the two do not fit.
-
-    In place of a number may stand the content, the content stripped, or a part of it (where thinking was cut away):
-    this last only for contents without special tokens' texts, which could pose as the template's words.
-    """
-    first = str(marked[0])
-    if not real.startswith(first):
-        return None
-    pieces = [Piece(first, Parse.SPECIAL)]
-    position = len(first)
-    for at in range(1, len(marked), 2):
-        index, words = int(marked[at]), str(marked[at + 1])
-        content = contents.get(index)
-        if content is None:
-            return None
-        last = at + 2 == len(marked)
-        shown = _shown_content(real, position, content, words, last)
-        if shown is None and not any(special in content for special in specials if "think" not in special.lower()):
-            shown = _shown_part(real, position, content, words, last)
-        if shown is None:
-            return None
-        pieces += [Piece(shown, Parse.CONTENT, index), Piece(words, Parse.SPECIAL)]
-        position += len(shown) + len(words)
-    return pieces if position == len(real) else None
-
-
-def _shown_content(real: str, position: int, content: str, words: str, last: bool) -> str | None:
-    """What of `content` stands at `position`, with the template's `words` behind it (and then the end, if `last`)."""
-    for form in (content, content.rstrip(), content.lstrip(), content.strip()):
-        if real.startswith(form + words, position) and (not last or len(real) == position + len(form) + len(words)):
-            return form
-    return None
-
-
-def _shown_part(real: str, position: int, content: str, words: str, last: bool) -> str | None:
-    """The same for a part of the content that ends where `words` begin."""
-    end = position - 1
-    for _ in range(64):
-        end = len(real) - len(words) if last else real.find(words, end + 1)
-        if end < position:
-            return None
-        if real[position:end] in content and real.startswith(words, end):
-            return real[position:end]
-        if last or not words:
-            return None
-    return None
 
 
 def _behind_reply(before: RenderedPrompt, whole: RenderedPrompt, reply: int, content: str) -> tuple[Piece, ...] | None:
