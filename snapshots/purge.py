@@ -141,10 +141,11 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
     """How the names of all files begin that may hold tokens of these messages: one for each token."""
     lineage = quota.Lineage(tx, conversation_id)
     stems: set[str] = set()
-    keys: set[str] = set()
-    for node_id in doomed:  # a reply's state holds the tokens of its question, which may have none of its own
-        keys |= {row[0] for row in tx.execute("SELECT state_key FROM node_states WHERE node_id = ?", (node_id,))}
-        keys |= {row[0] for row in tx.execute("SELECT state_key FROM nodes WHERE id = ?", (node_id,)) if row[0]}
+    keys = {  # of all models: files may be there whose row a crash prevented
+        row[0]
+        for table in ("models", "node_states", "nodes")
+        for row in tx.execute(f"SELECT DISTINCT state_key FROM {table} WHERE state_key <> ''")
+    }
     for node_id in doomed:
         tokens = lineage.tokens(node_id)
         keep = tx.execute("SELECT keep FROM nodes WHERE id = ?", (node_id,)).fetchone()[0]

@@ -86,7 +86,7 @@ class History:
 
     def talk(self, where=None):
         conversation_id, parent = where or self.place()
-        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()))
+        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()), state_key=KEY)
         self.promise("node", user.id)
         self.reply(self.begin(user), user)
 
@@ -102,7 +102,7 @@ class History:
         again(opened.sync)
         self.promise("journal", opened.id, before + len(ids[:4]), user.id)
         node = self.library.add_node(
-            user.conversation_id, user.id, Message("assistant", text, ids, stop="stop"), journal=opened
+            user.conversation_id, user.id, Message("assistant", text, ids, stop="stop"), journal=opened, state_key=KEY
         )
         self.promise("node", node.id)
         self.promise("ended", opened.id)
@@ -125,7 +125,7 @@ class History:
     def stream(self):
         """A reply that is never synced by name, but whenever a quarter of a second is over; here it always is."""
         conversation_id, parent = self.place()
-        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()))
+        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()), state_key=KEY)
         opened = self.begin(user)
         with mock.patch.object(journal, "SYNC_EVERY_S", -1.0):
             for count in range(1, 4):
@@ -146,7 +146,7 @@ class History:
     def together(self):
         """Two replies at once: the first journal is removed when no other one begins any more."""
         conversation_id, parent = self.place()
-        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()))
+        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()), state_key=KEY)
         self.promise("node", user.id)
         first, second = self.begin(user), self.begin(user)
         self.reply(first, user)
@@ -155,7 +155,7 @@ class History:
     def leave(self):
         """A reply that its process does not end."""
         conversation_id, parent = self.place()
-        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()))
+        user = self.library.add_node(conversation_id, parent, Message("user", *self.words()), state_key=KEY)
         self.promise("node", user.id)
         opened = self.begin(user)
         opened.append([1, 2, 3], "three")

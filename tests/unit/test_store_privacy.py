@@ -275,3 +275,14 @@ def test_copies_of_rows_that_sqlite_moved_between_pages_are_forgotten_too(tmp_pa
         library.delete_forever(doomed.id)
         assert library.node(kept.id).text == "kept"
     assert text.encode() not in path.read_bytes()
+
+
+def test_states_whose_row_a_crash_prevented_are_forgotten_too(tmp_path):
+    with open_library(tmp_path) as library:
+        chat = library.new_conversation()
+        kept = library.add_node(chat.id, None, Message("user", "kept", (1, 2)))
+        doomed = library.add_node(chat.id, kept.id, Message("assistant", "doomed", (3, 4, 5)))
+        save(library, library.tokens(kept.id), kept.id)
+        save(library, library.tokens(doomed.id))  # files, and no row
+        library.delete_forever(doomed.id)
+        assert library.load_state(KEY, [1, 2, 3, 4, 5]).n_valid == 2
