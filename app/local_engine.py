@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,8 +29,6 @@ class Prompt:
 
 class LocalEngine:
     """Models computed in this process by the `engine` package, which is imported at the first use of each part."""
-
-    _sample: Callable[..., int] | None = None  # the engine's, once it was asked for
 
     def open_model(
         self,
@@ -120,13 +118,11 @@ class LocalEngine:
         model: Any = None,
     ) -> int:
         """Choose the token at `position` with dice stream 0 at that position."""
-        if self._sample is None:
-            from engine.sampler import sample
+        from engine.sampler import sample
 
-            self._sample = sample
         # Most tokens are chosen without DRY, and each asks here.
         breakers = _breakers(model, settings) if settings.dry_multiplier > 0 else ()
-        return self._sample(logits, tokens, settings, dice_key, position, breakers)
+        return sample(logits, tokens, settings, dice_key, position, breakers)
 
     def likeliest(
         self,
