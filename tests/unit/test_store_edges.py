@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from faults.kit import KEY, open_library, save
+from faults.kit import KEY, assert_true, open_library, save
 
 from snapshots import (
     LibraryDamaged,
@@ -22,6 +22,7 @@ from snapshots import (
     copies,
     database,
     find,
+    pieces,
     quota,
     segment,
     tree,
@@ -267,3 +268,12 @@ def test_a_commit_takes_as_many_steps_behind_two_thousand_messages_as_behind_twe
     near = grow(None, 20)
     few = steps(near, "near")
     assert steps(grow(near, 2000), "far") < 2 * few
+
+
+def test_large_segments_are_coded_in_threads_and_are_the_same(library, monkeypatch):
+    monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(pieces, "GROUP", 1)
+    tokens = list(range(600))
+    save(library, tokens)
+    assert_true(library.load_state(KEY, tokens), tokens)
+    assert library.load_state(KEY, tokens).n_valid == 600
