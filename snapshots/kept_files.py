@@ -30,6 +30,7 @@ class KeptFiles:
         self._bundles: Bundles | None = None
         self._opening = threading.Lock()
         self._room = Room()
+        self._paths = states.PathTokens()
         self._making_room = threading.Lock()
         self.data_dir = data_dir
         self.cache_dir = cache_dir
@@ -56,7 +57,17 @@ class KeptFiles:
         written, without a bundle, if it can be).
         """
         return states.save_state(
-            self._db, self._files(), node_id, state_key, tokens, chunks, logits, hidden, dice_key, logits_digest
+            self._db,
+            self._files(),
+            self._paths,
+            node_id,
+            state_key,
+            tokens,
+            chunks,
+            logits,
+            hidden,
+            dice_key,
+            logits_digest,
         )
 
     def save_from(self, state_key: str, tokens: Sequence[int]) -> int:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from snapshots import ids, quota
 from snapshots.errors import BadNode, StoreError
 from snapshots.records import Chunk, FileCheck, Node, NodeState, SaveReport, Stats
-from snapshots.tree import path, tokens_of
+from snapshots.tree import tokens_of, tokens_to
 
 if TYPE_CHECKING:
     import numpy as np
 
     from snapshots.bundles import Bundles
     from snapshots.database import Database
+
+_PATHS_KEPT = 4
 
 
 def _row_digest(state: NodeState) -> bytes:
@@ -57,9 +59,24 @@ def is_whole(row: tuple[Any, ...]) -> bool:
         return False
 
 
+class PathTokens:
+    """The token lists of the paths saved last, so that a turn's save does not read the whole conversation again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[int]] = {}
+
+    def of(self, tx: sqlite3.Connection, node_id: str) -> list[int]:
+        """The token list at the end of the path to a node. Raises UnknownNode, DamagedNode."""
+        known = dict(self._known)  # saves may come from several threads
+        tokens = known[node_id] = tokens_to(tx, node_id, known)
+        self._known = dict(list(known.items())[-_PATHS_KEPT:])
+        return tokens
+
+
 def save_state(
     database: Database,
     bundles: Bundles,
+    paths: PathTokens,
     node_id: str | None,
     state_key: str,
     tokens: Sequence[int],
@@ -76,7 +93,7 @@ def save_state(
     """
     if node_id is not None:
         with database.read() as tx:
-            expected = tokens_of(path(tx, node_id))
+            expected = paths.of(tx, node_id)
         if list(tokens) != expected:
             raise BadNode("tokens", f"{len(tokens)} that are not the {len(expected)} of the path to it")
     if logits is not None and not logits_digest:

@@ -35,6 +35,7 @@ _UP = (
     " UNION SELECT n.id, n.parent_id FROM nodes n JOIN up ON n.id = up.parent_id)"
 )
 _OF_UP = "FROM up JOIN nodes n ON n.id = up.id"
+_NEAR = 8  # nodes above one that are looked at one by one
 
 
 def insert_conversation(tx: sqlite3.Connection, title: str, template_date: str) -> Conversation:
@@ -233,6 +234,26 @@ def tokens_of(nodes: Iterable[Node]) -> list[int]:
     """The token list at the end of a path."""
     tokens: list[int] = []
     for each in nodes:
+        del tokens[each.keep :]
+        tokens.extend(each.tokens)
+    return tokens
+
+
+def tokens_to(tx: sqlite3.Connection, node_id: str, known: Mapping[str, list[int]]) -> list[int]:
+    """The token list at the end of the path to a node. Raises UnknownNode, DamagedNode.
+
+    `known` has the lists of other nodes: an id stands for all that is in front of its node, so where one of them is
+    near above, no more of the path is read.
+    """
+    behind: list[Node] = []
+    here: str | None = node_id
+    while here is not None and len(behind) < _NEAR and not (behind and here in known):
+        behind.append(node(tx, here))
+        here = behind[-1].parent_id
+    if here is not None and here not in known:
+        return tokens_of(path(tx, node_id))
+    tokens = [] if here is None else list(known[here])
+    for each in reversed(behind):
         del tokens[each.keep :]
         tokens.extend(each.tokens)
     return tokens

@@ -80,10 +80,10 @@ print(best * 1e3)
 
 
 @pytest.mark.parametrize(
-    ("name", "times", "most_ms"), [("llama-spm", 20, 50), ("qwen2", 5, 500), ("llama-bpe", 5, 750)]
+    ("name", "times", "most_ms"), [("llama-spm", 20, 150), ("qwen2", 5, 1500), ("llama-bpe", 5, 2250)]
 )
 def test_loads_quickly(shared_data, name, times, most_ms):
-    """32k, 152k and 128k tokens; the last has 280k merges."""
+    """32k, 152k and 128k tokens; the last has 280k merges. A third of that time is usual; busy machines take more."""
     path = shared_data / "vocab" / f"ggml-vocab-{name}.gguf"
     command = [sys.executable, "-c", LOAD, str(path), str(times)]
     assert float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < most_ms

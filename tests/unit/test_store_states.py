@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from faults.kit import KEY, assert_true, chunk, chunks, logits, open_library, save, state_files
 
-from snapshots import Chunk, Message, StoreError, UnknownNode
+from snapshots import BadNode, Chunk, Message, StoreError, UnknownNode, tree
 from snapshots.files import Files
 
 
@@ -338,3 +338,24 @@ def test_a_clock_that_is_years_off_changes_nothing(library, tmp_path):
         os.utime(path, (when, when))
     assert library.load_state(KEY, tokens).rung == "bundle"
     assert save(library, tokens).segments_written == 0
+
+
+def test_saving_a_turn_reads_only_what_is_new_of_its_path(library, monkeypatch):
+    chat = library.new_conversation()
+    parent, tokens = None, ()
+    for at in range(20):
+        parent = library.add_node(chat.id, parent, Message("user", f"{at}", (at, at + 1))).id
+        tokens += (at, at + 1)
+    library.save_state(parent, KEY, tokens, ())
+    read, node = [], tree.node
+    branch = library.add_node(chat.id, parent, Message("user", "what stands of the rest: 3", (7,), keep=3)).id
+    further = library.add_node(chat.id, branch, Message("assistant", "more", (8, 9))).id
+    monkeypatch.setattr(tree, "node", lambda tx, node_id: read.append(node_id) or node(tx, node_id))
+    library.save_state(branch, KEY, (*tokens[:3], 7), ())
+    library.save_state(further, KEY, (*tokens[:3], 7, 8, 9), ())
+    library.save_state(parent, KEY, tokens, ())
+    assert len(read) == 1 + 1 + 8, "of the last, whose parent was not saved, as many as are near, then all at once"
+    with pytest.raises(BadNode):
+        library.save_state(further, KEY, (*tokens[:3], 7, 8, 8), ())
+    with pytest.raises(UnknownNode):
+        library.save_state("0" * 64, KEY, tokens, ())
