@@ -167,7 +167,8 @@ def cli(
     if ctx.invoked_subcommand is not None:
         _refuse_options_in_front(ctx)
         return 0
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # The screen is painted on stderr: with that in a file, a person would look at nothing.
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         raise click.UsageError("The screen needs a terminal; `forkpoint run PROMPT` works without one.")
     from app.config import TuiOptions, configured_model
     from app.tui.app import run_tui

@@ -267,7 +267,7 @@ def diff_command(a: str, b: str, as_json: bool) -> None:
         print_json({"common": at, "common_tokens": tokens, "a": sides[0], "b": sides[1]})
         return
     if last is None:
-        print_line(f"{a} and {b} have no message in common; their first {tokens} tokens are the same.")
+        print_line(f"{a} and {b} have no message in common; the first {tokens} of their tokens are the same.")
     else:
         print_line(f"{a} and {b} part behind {last.id[:8]} (t{last.turn}), {tokens} tokens are the same.")
     for ref, path in zip((a, b), paths, strict=True):

@@ -104,7 +104,9 @@ def load_config(root: Path | None = None) -> Config:
         return Config()
     except OSError as e:
         raise ConfigError(path, None, (e.strerror or str(e)).lower()) from e
-    except (ValueError, RecursionError) as e:  # no UTF-8, no TOML, a number of thousands of digits, nested too deep
+    except UnicodeDecodeError as e:
+        raise ConfigError(path, None, "it is not UTF-8 text") from e
+    except (ValueError, RecursionError) as e:  # no TOML, a number of thousands of digits, nested too deep
         raise ConfigError(path, None, str(e)) from e
     known = {f.name for f in fields(Config)}
     given: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from app.importing import said_before
 from app.place import SETTINGS
 from app.replying import Voice
 from app.savepoints import model_info
-from snapshots import Carried, Manifest, ModelInfo, Node
+from snapshots import BadExport, Carried, Manifest, ModelInfo, Node
 
 _MADE_BY_PEOPLE = ("edited", SETTINGS)
 
@@ -57,8 +57,11 @@ def replay(
     parts: list[Manifest | ModelInfo | Carried],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Replay:
-    """Make every promised reply again and compare; ends at the first difference. Raises OtherModel."""
+    """Make every promised reply again and compare; ends at the first difference. Raises OtherModel, BadExport."""
     manifest = next(part for part in parts if isinstance(part, Manifest))
+    if any(isinstance(p, Carried) and p.promised is None and is_promised(p.node) for p in parts):
+        # Feeding given tokens compares the logits behind them, but makes no reply: to say PASS would be a lie.
+        raise BadExport("it holds its replies, so that none would be made again: import it without --replay")
     wanted = needed(parts)
     if wanted is not None and wanted.state_key != model.state_key:
         raise OtherModel(manifest.title, wanted.differing_fields(model_info(model)), wanted.name)

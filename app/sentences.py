@@ -88,17 +88,17 @@ def sentence(error: BaseException) -> str:
     name = type(error).__name__
     e: dict[str, object] = dict(vars(error))
     if name == "UnknownRef":
-        text = f"There is no savepoint “{e['ref']}”" + (f": {e['why']}" if e.get("why") else "")
+        text = f"There is no savepoint “{_short(e['ref'])}”" + (f": {e['why']}" if e.get("why") else "")
         text += _nearest(e.get("nearest"))
     elif name == "UnknownName":
-        text = f"There is no savepoint named “{e['name']}”" + _nearest(e.get("nearest"))
+        text = f"There is no savepoint named “{_short(e['name'])}”" + _nearest(e.get("nearest"))
     elif name in {"UnknownNode", "UnknownConversation"}:
         what, field = ("savepoint", "node_id") if name == "UnknownNode" else ("conversation", "conversation_id")
         text = f"There is no {what} {str(e[field])[:12]}."
     elif name == "AmbiguousRef":
-        text = f"“{e['ref']}” fits several savepoints: {_listed(e.get('candidates'))}."
+        text = f"“{_short(e['ref'])}” fits several savepoints: {_listed(e.get('candidates'))}."
     elif name == "BadName":
-        text = f"The name “{e['name']}” {e['why']}."
+        text = f"The name “{_short(e['name'])}” {e['why']}."
     elif name == "NameTaken":
         text = f"The name “{e['name']}” belongs to another savepoint; use -f, or confirm, to move it."
     elif name == "NothingToUndo":
@@ -109,7 +109,8 @@ def sentence(error: BaseException) -> str:
         else:
             how = "open that model with -m, or restore it in the chat"
         text = f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
-        text += f"{_listed(e['fields']) or 'the model'} differs; {how}."
+        fields = _listed(e["fields"]) or "the model"
+        text += f"{fields} {'differ' if ', ' in fields else 'differs'}; {how}."
     elif name == "TooLong":
         text = f"The context is full: {e['needed']} tokens are needed, the model holds {e['limit']}."
     elif name == "NoModel":
@@ -158,11 +159,17 @@ def sentence(error: BaseException) -> str:
     return one_line(text if isinstance(error, OSError) or name in _BEGIN_WITH_A_PATH else text[:1].upper() + text[1:])
 
 
+_LONGEST_SHOWN = 120  # more than any name may have: a sentence stays one that can be read
 _BEGIN_WITH_A_PATH = {"FileNotReadable", "NotGGUF", "BadGGUF", "BadInput"}
 
 
 def _lowered(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def _short(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
 def _nearest(names: object) -> str:

@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 
 from app.config import ConfigError, load_config
+from app.errors import OtherModel
 from app.sentences import exit_code, sentence
 from engine.errors import BadGGUF, FileNotReadable, NotGGUF
-from snapshots import JournalGone, Library, Message, NothingToUndo, StoreError, UnknownConversation, UnknownNode
+from snapshots import (
+    BadName,
+    JournalGone,
+    Library,
+    Message,
+    NothingToUndo,
+    StoreError,
+    UnknownConversation,
+    UnknownNode,
+    UnknownRef,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,6 +158,21 @@ def test_help_says_which_model_is_taken(call):
         assert "last used" not in words
 
 
+def test_the_screen_needs_stderr_too_which_it_is_painted_on(own_directories):
+    here, there = os.openpty()
+    try:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "app"]
+        done = subprocess.run(
+            command, stdin=there, stdout=there, stderr=subprocess.PIPE, env=environment, timeout=60, text=True
+        )
+    finally:
+        os.close(here)
+        os.close(there)
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr
+
+
 # ---- sentences
 
 
@@ -156,6 +182,23 @@ def test_help_says_which_model_is_taken(call):
 )
 def test_a_sentence_spells_a_file_as_it_is(error):
     assert sentence(error).startswith("f.gguf")
+
+
+@pytest.mark.parametrize("error", [BadName("q" * 65536, "is longer than 100 characters"), UnknownRef("q" * 65536)])
+def test_a_sentence_about_a_huge_name_stays_short(error):
+    assert "qqq…”" in sentence(error)
+    assert len(sentence(error)) < 250
+
+
+def test_several_fields_differ():
+    assert "hyperparameters, tensors differ;" in sentence(OtherModel("x", ("hyperparameters", "tensors"), "guide"))
+
+
+def test_a_config_file_that_is_no_text_is_said_in_words(own_directories):
+    (own_directories / "config").mkdir(parents=True, exist_ok=True)
+    (own_directories / "config" / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config()
 
 
 @pytest.mark.parametrize("error", [UnknownNode("ab12" * 16), UnknownConversation("ab12" * 16)])

@@ -182,6 +182,11 @@ def test_a_replay_is_not_imported_as_if_it_were_whole(chat, there):
     assert there.conversations() == []
 
 
+def test_a_whole_export_is_not_said_to_be_made_again(chat, there):
+    with pytest.raises(BadExport, match="without --replay"):
+        replay(FakeEngine(), fake(), parts_of(there, exported(chat)))
+
+
 # ----------------------------------------------------------------------------------------------------------- documents
 
 
