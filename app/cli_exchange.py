@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from app.replaying import Replay
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
-_REPLAY_LIMIT = 1 << 24
 
 
 @click.command("export", context_settings=_SETTINGS)
