@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -25,15 +24,6 @@ def strace():
     if shutil.which("strace") is None:
         warnings.warn("row 6 (errors at every system call) cannot run here: there is no strace", stacklevel=1)
         pytest.skip("no strace; the twin at the store's own seam is in test_failing_calls.py")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    if not Path("/dev/shm").is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        yield Path(place)
 
 
 def run(scenario, folder, error, sticky, *most):

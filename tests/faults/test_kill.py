@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,9 @@ SCRIPT = Path(__file__).with_name("kill_often.py")
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """In memory where there is such a place: a killed process loses nothing that the kernel has, on any file system."""
-    if not Path("/dev/shm").is_dir():
-        yield tmp_path / "library"
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        yield Path(place) / "library"
+def folder(folder):
+    """Made by the process that is killed."""
+    return folder / "library"
 
 
 def run(folder, kills, seed):

@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -25,16 +24,6 @@ def strace():
     if shutil.which("strace") is None:
         warnings.warn("row 1 (kill at every system call) cannot run here: there is no strace", stacklevel=1)
         pytest.skip("no strace; test_power_cut_model.py is its twin")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """In memory where there is such a place: a killed process loses nothing that the kernel has, on any file system."""
-    if not Path("/dev/shm").is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        yield Path(place)
 
 
 def run(scenario, folder, part=0, parts=1, most=None):

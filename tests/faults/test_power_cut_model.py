@@ -6,9 +6,7 @@ Operations are recorded through the store's seam, which runs everywhere, and by 
 import random
 import shutil
 import sqlite3
-import tempfile
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -21,17 +19,10 @@ from snapshots import StoreError
 from snapshots.bundles import Bundles
 from snapshots.database import _WAL_IS_SAFE
 
-MEMORY = Path("/dev/shm")
-
 
 @pytest.fixture
-def place(tmp_path):
-    """A directory in memory, where there is one: thousands of small libraries are made in it."""
-    if not MEMORY.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(prefix="forkpoint-", dir=MEMORY) as folder:
-        yield Path(folder)
+def place(folder):
+    return folder
 
 
 @pytest.fixture
