@@ -130,9 +130,9 @@ def _row_first():
             states.put_state(tx, states.NodeState(node_id, state_key, len(tokens), "x", True, 1, 0.0))
         return real(self, state_key, tokens, *rest)
 
-    def save_state(base, bundles, node_id, *rest):
+    def save_state(base, bundles, paths, node_id, *rest):
         where.append((node_id, base))
-        return kept(base, bundles, node_id, *rest)
+        return kept(base, bundles, paths, node_id, *rest)
 
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.object(states, "save_state", save_state))
