@@ -45,4 +45,4 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .test-cache
