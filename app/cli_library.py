@@ -165,6 +165,10 @@ def show_command(ref: str, as_json: bool) -> None:
         print_json([{**r, "origin": plain(origins[r["id"]]) if r["id"] in origins else None} for r in rows])
         return
     for at, node in enumerate(nodes):
+        continued = at > 0 and node.role == "assistant" == nodes[at - 1].role
+        if continued and (names[node.id] or node.id in origins):
+            write_text("\n")
+            continued = False
         if node.id in origins and (at == 0 or nodes[at - 1].id not in origins):
             print_line(f"──── imported from {origins[node.id].source or 'somewhere'} {ago(origins[node.id].at)} ────")
         if node.id in origins and origins[node.id].checked == "differs":
@@ -172,10 +176,11 @@ def show_command(ref: str, as_json: bool) -> None:
         for name in names[node.id]:
             print_line(f"──── ★ {name} · t{node.turn} · {node.n_tokens} tokens ────")
         sign = {"user": "❯ ", "raw": "❯ ", "system": "# "}.get(node.role, "")
-        continued = at > 0 and node.role == "assistant" == nodes[at - 1].role
         write_text(("" if continued else sign) + node.text)
         more = at + 1 < len(nodes) and node.role == "assistant" == nodes[at + 1].role
         write_text("" if more else "\n")
+    if found.token is not None:
+        print_line(f"──── {ref} stands behind {found.token} of these {len(found.node.tokens)} tokens ────")
 
 
 @click.command("rename", context_settings=_SETTINGS)

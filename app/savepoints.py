@@ -337,4 +337,6 @@ class StateWriter:
         self._complained = text
         if exit_code(error) == 9:
             text = "The disk is full: the conversation goes on and its text is kept, but states are not saved."
+        else:
+            text += " States are not saved; the text is kept."
         self._emit(Notice(text, "warning"))

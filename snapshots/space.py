@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from snapshots import places, quota, tree
 from snapshots.database import Database
+from snapshots.errors import LibraryIsNewer
 from snapshots.files import Files
 from snapshots.records import Eviction, Footprint
 
@@ -50,7 +51,12 @@ class Space:
         return self._sweep(self.cap * quota.TARGET)
 
     def collect_garbage(self) -> Eviction:
-        """Remove states that no message needs, and drafts and locks of dead writers."""
+        """Remove states that no message needs, and drafts and locks of dead writers.
+
+        Raises LibraryIsNewer: what a newer program's messages need is not known here.
+        """
+        if isinstance(self._db.read_only, LibraryIsNewer):
+            raise self._db.read_only.with_traceback(None)
         self._files().clean()
         return self._sweep(float("inf"))
 

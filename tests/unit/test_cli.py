@@ -104,6 +104,23 @@ def test_show(call, saved):
     assert out.endswith("roses\nare red\x1b[31m\n"), "a pipe gets the raw bytes"
 
 
+def test_show_says_where_a_reply_was_cut_and_went_on(call):
+    chat = Chat(
+        lambda event: None, ChatOptions(seed=1), engine=FakeEngine(script={"joke": "knock knock"}), model=Path("m.gguf")
+    )
+    chat.start()
+    chat.load_model()
+    chat.send("joke")
+    chat.save("joke")
+    chat.restore("joke@5")
+    chat.save("cut")
+    chat.continue_reply()
+    chat.flush()
+    chat.close()
+    assert "──── ★ cut · t1 · " in call("show", "HEAD")[1].splitlines()[-2], "a line of its own"
+    assert call("show", "joke@5")[1].splitlines()[-1] == "──── joke@5 stands behind 5 of these 11 tokens ────"
+
+
 def test_rename_delete_undo(call, saved):
     assert call("rename", "joke", "pun")[0] == 0
     code, _, err = call("rename", "pun", "intro")
