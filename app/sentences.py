@@ -109,7 +109,7 @@ def sentence(error: BaseException) -> str:
         else:
             how = "open that model with -m, or restore it in the chat"
         text = f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
-        fields = _listed(["the cache type" if field == "kv_type" else field for field in e["fields"]]) or "the model"
+        fields = _listed(e["fields"]).replace("kv_type", "the cache type") or "the model"
         text += f"{fields} {'differ' if ', ' in fields else 'differs'}; {how}."
     elif name == "TooLong":
         text = f"The context is full: {e['needed']} tokens are needed, the model holds {e['limit']}."
