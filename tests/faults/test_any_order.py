@@ -24,7 +24,7 @@ def run(runs, **more):
     )
     figures = dict(LibraryMachine.figures)
     assert figures["runs"] >= runs
-    assert figures["steps"] >= 30 * runs
+    assert figures["steps"] >= 20 * runs
     return figures
 
 

@@ -9,17 +9,27 @@ WINDOWS = (1, 2, 63, 64, 65, 100, 128)
 ALL = 1 << 40
 
 
+def set_windows(model, windows):
+    """Let the layers of an open model see so many keys."""
+    from engine.kernels import plan
+
+    model._runner._model.layers[:, plan.L_WINDOW] = windows
+
+
 @pytest.fixture
-def windowed(model_file):
-    """(name, windows of the layers, options) -> an open model whose layers see that many keys."""
+def windowed(model_file, monkeypatch):
+    """(name, windows of the layers, options) -> an open model whose layers see that many keys; all threads share."""
+    from engine import batch
     from engine.model import Model
+
+    monkeypatch.setattr(batch, "WORTH_WAKING", 0)
 
     opened = []
 
     def find(name, windows, **options):
         model = Model.open(model_file(name), **options)
         opened.append(model)
-        model._runner._windows[:] = windows
+        set_windows(model, windows)
         return model
 
     yield find
@@ -42,7 +52,7 @@ def test_a_window_is_the_references(windowed, model_file, window):
 def digests(model, ids, chunks, windows):
     """The logits' digest behind every chunk."""
     session, out, at = model.new_session(), {}, 0
-    model._runner._windows[:] = windows
+    set_windows(model, windows)
     for chunk in chunks:
         model.prefill(session, ids[at : at + chunk])
         at += chunk
@@ -54,7 +64,7 @@ def digests(model, ids, chunks, windows):
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_any_split_gives_the_same_bytes(windowed, name, kv_type):
     models = [windowed(name, ALL, threads=threads, kv_type=kv_type) for threads in (1, 2, 3)]
-    layers = len(models[0]._runner._windows)
+    layers = len(models[0]._runner._model.layers)
     ids = tokens(models[0], 260)
     for window in (*WINDOWS, ALL):
         windows = [window, *[ALL, 64][: layers - 1]]
@@ -92,7 +102,7 @@ def test_blocks_shared_out_among_threads_give_the_same_bytes(windowed, name, kv_
     for window in (ALL, 600):
         found = []
         for model in models:
-            model._runner._windows[:] = window
+            set_windows(model, window)
             session = model.new_session()
             model.prefill(session, ids[:1091])
             other = session.fork()
