@@ -52,7 +52,7 @@ class DamagedNode(StoreError):
     """A node's row no longer agrees with its id, which is the digest of its content."""
 
     def __init__(self, node_id: str) -> None:
-        super().__init__(f"savepoint {node_id[:12]} is damaged")
+        super().__init__(f"savepoint {str(node_id)[:12]} is damaged")
         self.node_id = node_id
 
 
@@ -60,7 +60,7 @@ class UnknownConversation(StoreError):
     """No conversation has this id (or it was deleted)."""
 
     def __init__(self, conversation_id: str) -> None:
-        super().__init__(f"no conversation {conversation_id[:12]}")
+        super().__init__(f"no conversation {str(conversation_id)[:12]}")
         self.conversation_id = conversation_id
 
 
@@ -68,7 +68,7 @@ class UnknownNode(StoreError):
     """No node has this id."""
 
     def __init__(self, node_id: str) -> None:
-        super().__init__(f"no savepoint {node_id[:12]}")
+        super().__init__(f"no savepoint {str(node_id)[:12]}")
         self.node_id = node_id
 
 

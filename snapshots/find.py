@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from snapshots import ids, seals, tree
 from snapshots.database import Database
-from snapshots.errors import DamagedNode, LibraryDamaged, StoreError, UnknownNode
+from snapshots.errors import DamagedNode, StoreBusy, StoreError, StoreFull, StoreReadOnly, UnknownNode
 from snapshots.records import Hit
 
 INDEX = "node_text"
@@ -37,8 +37,8 @@ def catch_up(database: Database) -> bool:
                     f"INSERT INTO {INDEX}(rowid, text) SELECT seq, text FROM nodes WHERE seq > ? ORDER BY seq LIMIT ?",
                     (last, _CATCH_UP),
                 ).rowcount
-        except LibraryDamaged:
-            _drop(database)
+        except StoreError as error:  # also one whose definition is damaged: without it the search is only slower
+            _drop(database, error)
             return False
         if count < _CATCH_UP:
             return True
@@ -76,8 +76,8 @@ def find(database: Database, text: str, limit: int) -> list[Hit]:
                     (query, limit),
                 )
                 hits = _hits(tx, rows, words[0])
-        except LibraryDamaged:
-            _drop(database)
+        except StoreError as error:
+            _drop(database, error)
     if not hits:
         with database.read() as tx:
             rows = tx.execute(
@@ -149,10 +149,22 @@ def _make(tx: sqlite3.Connection) -> bool:
     return True
 
 
-def _drop(database: Database) -> None:
-    """Throw a damaged index away; the next search makes it again."""
+def _drop(database: Database, error: StoreError) -> None:
+    """Throw a damaged index away; the next search makes it again. fsck names one that cannot even be thrown away."""
+    if isinstance(error, (StoreBusy, StoreFull, StoreReadOnly)):
+        return
     with contextlib.suppress(StoreError), database.write() as tx:
         tx.execute(f"DROP TABLE IF EXISTS {INDEX}")
+
+
+def fault(tx: sqlite3.Connection) -> str:
+    """What keeps the index from being asked; "" where it can be, or where there is none."""
+    try:
+        if _is_there(tx):
+            tx.execute(f"SELECT count(*) FROM {INDEX} WHERE {INDEX} MATCH 'x'").fetchone()
+    except sqlite3.Error as error:
+        return "" if "no such module" in str(error) else str(error)
+    return ""
 
 
 def forget(tx: sqlite3.Connection, seqs: list[int]) -> None:

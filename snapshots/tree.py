@@ -158,6 +158,13 @@ def _is_hidden(row: tuple[Any, ...]) -> bool:
     return row[11] is not None and (row[-1] is None or seals.whole("nodes", row))
 
 
+def _can_be_shown(row: tuple[Any, ...]) -> bool:
+    """Whether a row has values of the kinds that a list needs; one without even an id is only named by fsck."""
+    _, node_id, _, parent_id, role, _, _, n_tokens, turn, stop, created, _, _, _ = row
+    texts = all(isinstance(value, str) for value in (node_id, role, stop)) and isinstance(parent_id, str | None)
+    return texts and isinstance(n_tokens, int) and isinstance(turn, int) and isinstance(created, float)
+
+
 def _node(row: tuple[Any, ...]) -> Node:
     """A row as a Node of the caller's own. Raises DamagedNode."""
     found = believe(row)
@@ -365,7 +372,7 @@ def twigs(tx: sqlite3.Connection, conversation_id: str, *, deleted: bool) -> lis
     listed = tx.execute(
         f"SELECT {_SEALED} FROM nodes WHERE conversation_id = ? ORDER BY seq", (conversation_id,)
     ).fetchall()
-    listed = [row for row in listed if deleted or not _is_hidden(row)]
+    listed = [row for row in listed if _can_be_shown(row) and (deleted or not _is_hidden(row))]
     known = {row[1] for row in listed}
     for row in listed:
         _, node_id, _, parent_id, role, text, _, n_tokens, turn, stop, created, gone, _, _ = row

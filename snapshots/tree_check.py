@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from snapshots import seals, states, tree
+from snapshots import find, seals, states, tree
 from snapshots.errors import DamagedNode
 from snapshots.schema import APPLICATION_ID, FORMAT
 
@@ -29,7 +29,7 @@ def problems(connection: sqlite3.Connection) -> list[Problem]:
     if version != FORMAT:
         found.append(Problem("tree.db", "", f"has format {version}, this program checks {FORMAT}"))
         return found
-    for check in (_seals, _nodes, _states, _pointers):
+    for check in (_seals, _nodes, _states, _pointers, _search):
         try:
             found += check(connection)
         except sqlite3.DatabaseError as error:
@@ -86,3 +86,9 @@ def _pointers(connection: sqlite3.Connection) -> Iterator[Problem]:
         )
         for name, value in lost:
             yield Problem(table, str(name)[:64], f"points at {str(value)[:12]}, which is not there")
+
+
+def _search(connection: sqlite3.Connection) -> Iterator[Problem]:
+    why = find.fault(connection)
+    if why:
+        yield Problem(find.INDEX, "", f"the index of the full-text search cannot be asked: {why}")

@@ -8,6 +8,7 @@ import pytest
 from faults.kit import KEY, chunks, logits, open_library, save, talk
 
 from snapshots import BadNode, DamagedNode, Library, Message, ReplyStart, StoreError
+from snapshots.fsck import fsck
 
 
 @pytest.fixture
@@ -158,3 +159,34 @@ def test_what_was_deleted_does_not_leave_in_an_export_because_its_row_is_broken(
         with pytest.raises(DamagedNode):
             list(library.export(first.id, scope))
     assert list(library.export(first.id))
+
+
+def test_an_index_whose_definition_is_damaged_slows_a_search_down_and_is_named(library, tmp_path):
+    chat = library.new_conversation("x")
+    user, reply = talk(library, chat.id, None, "the moon")
+    library.index_text()
+    library.close()
+    other = sqlite3.connect(tmp_path / "data" / "tree.db", isolation_level=None)
+    other.execute("PRAGMA writable_schema=ON")
+    other.execute("UPDATE sqlite_master SET sql = replace(sql, 'tokenize=', 'tokenize-') WHERE name = 'node_text'")
+    other.close()
+    with open_library(tmp_path) as again:
+        for _ in range(2):
+            assert {hit.node_id for hit in again.find("moon")} == {user.id, reply.id}
+    (problem,) = fsck(tmp_path / "data", tmp_path / "cache", repair=True).problems
+    assert problem.where == "node_text"
+    assert fsck(tmp_path / "data", tmp_path / "cache").problems == []
+    with open_library(tmp_path) as again:
+        assert len(again.find("moon")) == 2
+
+
+@pytest.mark.parametrize("change", ["id = x'07'", "n_tokens = 'x'", "turn = x'00'", "role = x'03'", "created = 'now'"])
+def test_a_row_with_values_of_other_kinds_troubles_no_list(library, change):
+    chat = library.new_conversation("x")
+    user, reply = talk(library, chat.id, None, "the moon")
+    spoil(library, reply.id, change)
+    assert [twig.id for twig in library.tree(chat.id)] == [user.id]
+    assert library.path(user.id)[-1] == user
+    for wrong in (7, reply.id):
+        with pytest.raises(StoreError):
+            library.path(wrong)
