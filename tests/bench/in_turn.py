@@ -114,8 +114,7 @@ def measure(path, options):
                 note(f"prefill {n}", side, it.ask("prefill", n))
         for behind in options.behind:
             for side, it in sides.items():
-                if behind not in options.prefill[-1:]:
-                    it.ask("prefill", behind)
+                it.ask("prefill", behind)
                 note(f"decode behind {behind}", side, it.ask("decode", DECODED))
     for it in sides.values():
         it.end()
