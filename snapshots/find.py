@@ -49,7 +49,10 @@ def is_behind(tx: sqlite3.Connection) -> bool:
     if not _is_there(tx):
         return True
     newest = tx.execute("SELECT coalesce(max(seq), 0) FROM nodes").fetchone()[0]
-    known = tx.execute(f"SELECT coalesce(max(id), 0) FROM {INDEX}_docsize").fetchone()[0]
+    try:
+        known = tx.execute(f"SELECT coalesce(max(id), 0) FROM {INDEX}_docsize").fetchone()[0]
+    except sqlite3.Error:  # a damaged index: catching up throws it away
+        return True
     return bool(newest > known)
 
 
@@ -161,6 +164,7 @@ def fault(tx: sqlite3.Connection) -> str:
     """What keeps the index from being asked; "" where it can be, or where there is none."""
     try:
         if _is_there(tx):
+            tx.execute(f"SELECT max(id) FROM {INDEX}_docsize").fetchone()
             tx.execute(f"SELECT count(*) FROM {INDEX} WHERE {INDEX} MATCH 'x'").fetchone()
     except sqlite3.Error as error:
         return "" if "no such module" in str(error) else str(error)

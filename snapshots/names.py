@@ -120,7 +120,8 @@ def savepoints(tx: sqlite3.Connection) -> list[Savepoint]:
     """All names on live nodes, the last moved first."""
     rows = tx.execute(
         f"SELECT n.conversation_id, {_LABEL} FROM labels l"
-        " JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL ORDER BY l.move_order DESC"
+        " JOIN nodes n ON n.id = l.node_id AND n.deleted IS NULL"
+        " JOIN conversations c ON c.id = n.conversation_id ORDER BY l.move_order DESC"
     )
     return [Savepoint._make((*row[1:3], row[0], *row[3:5])) for row in rows if seals.whole("labels", row[1:])]
 

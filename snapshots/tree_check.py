@@ -73,6 +73,8 @@ _POINTERS = (
     ("labels", "name", "node_id", "nodes"),
     ("quicksaves", "seq", "node_id", "nodes"),
     ("node_states", "node_id", "node_id", "nodes"),
+    ("pins", "node_id", "node_id", "nodes"),
+    ("state_uses", "node_id", "node_id", "nodes"),
     ("nodes", "id", "conversation_id", "conversations"),
     ("conversations", "id", "head_id", "nodes"),
 )

@@ -109,6 +109,7 @@ def run(tmp_path, count, seed, changes=flipped):
         places = [library.conversation(each.id).head_id for each in (tides, haiku)]
         places.append(library.path(places[0])[1].id)
         library.index_text()
+        library.back_up(now=True)  # beside which an empty tree.db is no new library
         expected = told(library)
         known = facts(expected) | answers(library, places)
     path = home / "data" / "tree.db"
