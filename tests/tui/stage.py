@@ -18,8 +18,14 @@ async def wait_until(condition, what="", timeout_s=10.0):
         await asyncio.sleep(0.01)
 
 
+TICK_S = 0.01
+
+
 class Ticker:
-    """Inside `async with`, a coroutine that wants to run every 2 ms, in the thread of the event loop.
+    """Inside `async with`, a coroutine that wants to run every 10 ms, in the thread of the event loop.
+
+    More often would keep the process from what Pilot takes for idle (1 ms of work in 20 ms), for which it waits up to a
+    second at every key.
 
     `stall` is the longest that it had to wait beyond that, less what the thread stood in the machine's queue for a
     processor meanwhile: a busy neighbour is no fault of the screen. `blocked` is the longest wait in which the loop did
@@ -40,13 +46,13 @@ class Ticker:
     async def _tick(self):
         last = _account()
         while True:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(TICK_S)
             now = _account()
             gap, computed, queued = (new - old for new, old in zip(now, last, strict=True))
             last = now
-            self.clock = max(self.clock, gap - 0.002)
-            self.stall = max(self.stall, gap - queued - 0.002)
-            self.blocked = max(self.blocked, gap - queued - computed - 0.002)
+            self.clock = max(self.clock, gap - TICK_S)
+            self.stall = max(self.stall, gap - queued - TICK_S)
+            self.blocked = max(self.blocked, gap - queued - computed - TICK_S)
 
 
 def _account():
