@@ -166,9 +166,11 @@ def _saving(model: Any, session: Any, tokens: list[int]) -> dict[str, Any]:
 def _turns(model: Any, session: Any, state: Any, save: Callable[[Any], Any]) -> dict[str, Any]:
     """What saving a turn takes, and what decoding loses meanwhile: in turn, medians, and how far the samples lie apart.
 
-    Every save is of another turn, because one that is on disk is not written again: other ids over the same bytes.
+    Every save is of another turn, because one that is on disk is not written again: other ids over the same bytes. A
+    delay is compared with the CPU time of that very save, for beside decoding, which fills the memory's lanes and the
+    caches, the same work takes a tenth to a fourth more.
     """
-    wall, cpu, lost = [], [], []
+    wall, cpu, lost, own = [], [], [], []
 
     def decode(saver: threading.Thread | None = None) -> list[float]:
         """Seconds of some tokens, and of all until the saver is done."""
@@ -197,20 +199,35 @@ def _turns(model: Any, session: Any, state: Any, save: Callable[[Any], Any]) -> 
         cpu.append(time.process_time() - used)
         before = decode()
         saver = threading.Thread(target=save, args=(another(),))
+        all_used, used = time.process_time(), _engine_cpu_s()
         saver.start()
         during = decode(saver)
         saver.join()
+        own.append(time.process_time() - all_used - (_engine_cpu_s() - used) if TOLD_APART else cpu[-1])
         after = decode()
         lost.append(sum(during) - len(during) * statistics.median([*before, *after]))
-    each = sorted(delay / statistics.median(cpu) for delay in lost)
+    each = sorted(delay / seconds for delay, seconds in zip(lost, own, strict=True))
     return {
         "turn_save_s": statistics.median(wall),
         "turn_save_cpu_s": statistics.median(cpu),
+        "save_delay_s": statistics.median(lost),
+        "save_delay_cpu_s": statistics.median(own),
         "save_delay_ratio": max(0.0, statistics.median(each)),
         "save_delay_low": each[len(each) // 4],
         "save_delay_high": each[-1 - len(each) // 4],
         "save_delay_samples": len(each),
     }
+
+
+TOLD_APART = hasattr(time, "pthread_getcpuclockid")  # macOS and Windows do not say what a thread used
+
+
+def _engine_cpu_s() -> float:
+    """CPU time of the threads that decode: this one, and the pool's."""
+    from engine.pool import THREAD_NAME
+
+    threads = [t for t in threading.enumerate() if t is threading.current_thread() or t.name.startswith(THREAD_NAME)]
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(t.ident)) for t in threads if t.ident and TOLD_APART)
 
 
 def _forget_pages(root: Path) -> bool:

@@ -13,6 +13,8 @@ from queue import SimpleQueue
 from typing import Any
 
 Job = Callable[[int], Any]
+THREAD_NAME = "engine-"
+"""How the names of the threads begin."""
 
 
 def physical_cores() -> int:
@@ -77,7 +79,7 @@ class ThreadPool:
         self._seats = [-1] * size  # the processor on which each thread began the step
         self._queues: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(size - 1)]
         for i, queue in enumerate(self._queues):
-            threading.Thread(target=self._serve, args=(i + 1, queue), name=f"engine-{i + 1}", daemon=True).start()
+            threading.Thread(target=self._serve, args=(i + 1, queue), name=f"{THREAD_NAME}{i + 1}", daemon=True).start()
 
     def _serve(self, me: int, queue: SimpleQueue[Job | None]) -> None:
         while (job := queue.get()) is not None:

@@ -12,9 +12,11 @@ Whoever wakes up in the middle of a repetition sees it at once, by the length of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 
 MOST_GUESSES = 15
+_WIDTH = array("I").itemsize
 _MOST_LOOKED_AT = 8  # earlier places that a guess is chosen from
 _LONGEST_MATCH = 16  # longer matches are not told apart
 _RATE_STEP = 1 / 12
@@ -22,7 +24,7 @@ _COST_STEP = 1 / 4
 _ROW_COST = 0.15  # what a row more is taken to cost, in passes of one row, until it was measured
 _LOOKED_OVER_EVERY = 32  # passes of one row
 _HOPELESS = 0.05  # a guess less likely than this is not thought about
-_AWAKE = 16  # looks that are made for every token, though no guess came true
+_AWAKE = 8  # looks that are made for every token, though no guess came true
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 4, 32  # tokens
 _WAKING_MATCH = 4  # tokens: as many in a row are no accident
 _TIMED_EVERY = 4  # passes of one row
@@ -31,29 +33,32 @@ _FORGOTTEN_AFTER = 128  # passes; a cost that was measured longer ago may have b
 
 
 class PromptLookup:
-    """Finds where the newest tokens stood before. Mutable: `append` as tokens come."""
+    """Finds where the newest tokens stood before. Mutable: `extend` as tokens come.
 
-    def __init__(self, tokens: Sequence[int] = ()) -> None:
+    Looks through the tokens' bytes, a gigabyte a second, and keeps no table: making one of a prompt in front of every
+    reply cost a small model three tokens in a hundred.
+    """
+
+    def __init__(self, tokens: Iterable[int] = ()) -> None:
         self._tokens: list[int] = []
-        self._last: dict[int, int] = {}  # a pair of tokens: where it ended last
-        self._before: list[int] = []  # for each token: where the pair that it ends stood before, -1 nowhere
-        for token in tokens:
-            self.append(token)
+        self._bytes = bytearray()  # of the same tokens
+        self.extend(tokens)
 
-    def append(self, token: int) -> None:
-        """Add the next token."""
-        at = len(self._tokens)
-        pair = self._tokens[-1] << 32 | token if at else -1
-        self._before.append(self._last.get(pair, -1))
-        self._last[pair] = at
-        self._tokens.append(token)
+    def extend(self, tokens: Iterable[int]) -> None:
+        """Add the next tokens."""
+        new = array("I", tokens)
+        self._tokens += new
+        self._bytes += new.tobytes()
 
     def find(self) -> tuple[int, int]:
         """(where the longest of the latest matches ended, its length ≥ 2); (-1, 0) where the last pair is new."""
         tokens, at = self._tokens, len(self._tokens) - 1
         found, longest = -1, 0
-        place = self._before[at] if at > 0 else -1
+        if at < 1:
+            return found, longest
+        pair, place = bytes(self._bytes[-2 * _WIDTH :]), at
         for _ in range(_MOST_LOOKED_AT):
+            place = self._before(pair, place)
             if place < 1:
                 break
             length = 2
@@ -63,8 +68,14 @@ class PromptLookup:
                 found, longest = place, length
                 if length == _LONGEST_MATCH:
                     break
-            place = self._before[place]
         return found, longest
+
+    def _before(self, pair: bytes, place: int) -> int:
+        """Where the latest such pair ended in front of `place`; 0 if nowhere."""
+        end = _WIDTH * place
+        while (start := self._bytes.rfind(pair, 0, end)) % _WIDTH and start > 0:  # the end of one token, and the next
+            end = start + len(pair) - 1
+        return start // _WIDTH + 1
 
     def following(self, place: int, count: int) -> list[int]:
         """The `count` tokens that followed a match; one that runs into the present goes on in circles."""
@@ -107,15 +118,14 @@ class Speculation:
     def draft(self, token: int, room: int) -> list[int]:
         """Guesses of what follows `token`, which is fed next; `room` of them at most, none where it would not pay."""
         if len(self._tokens) > self._seen:
-            for slept_through in self._tokens[self._seen :]:
-                self._lookup.append(slept_through)
+            self._lookup.extend(self._tokens[self._seen :])
         self._seen = len(self._tokens) + 1  # the session takes this one next
         length = 0
         if self._expected is not None:
             length, guess = self._expected
             self._rates[length] += _RATE_STEP * ((guess == token) - self._rates[length])
             self._expected = None
-        self._lookup.append(token)
+        self._lookup.extend((token,))
         if self._open and self._open[0] == token:
             del self._open[0]
             self.accepted += 1

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DECODED = 24
+DECODED = 32
 SIDES = ("forkpoint", "llama.cpp", "llama.cpp -fa")
 
 
@@ -109,13 +109,13 @@ def measure(path, options):
         found.setdefault(name, {s: [] for s in SIDES})[side].append(rate)
 
     for _ in range(options.rounds + 1):
-        for n in options.prefill:
+        for n in sorted({*options.prefill, *options.behind}):
             for side, it in sides.items():
-                note(f"prefill {n}", side, it.ask("prefill", n))
-        for behind in options.behind:
-            for side, it in sides.items():
-                it.ask("prefill", behind)
-                note(f"decode behind {behind}", side, it.ask("decode", DECODED))
+                rate = it.ask("prefill", n)
+                if n in options.prefill:
+                    note(f"prefill {n}", side, rate)
+            for side, it in sides.items() if n in options.behind else ():
+                note(f"decode behind {n}", side, it.ask("decode", DECODED))
     for it in sides.values():
         it.end()
     return found

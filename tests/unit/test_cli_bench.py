@@ -23,6 +23,7 @@ def test_all_figures_are_there_and_a_run_is_compared_with_itself(bench, tmp_path
     ):  # fmt: skip
         assert found[field] > 0, field
     assert found["save_delay_ratio"] >= 0
+    assert found["save_delay_cpu_s"] > 0
     assert found["save_delay_low"] <= found["save_delay_high"]
     assert found["save_delay_samples"] >= 7
     assert found["state_tokens"] == 2048

@@ -127,7 +127,7 @@ def test_whatever_was_slept_through_is_looked_up_later(said, more):
     speculation, tokens = begin(list(said))
     write(speculation, tokens, more, lambda rows: 1.0)
     speculation.draft(7, 4)
-    lookup.append(7)
+    lookup.extend([7])
     assert speculation._lookup.find() == lookup.find()
 
 
