@@ -87,6 +87,13 @@ def sentence(error: BaseException) -> str:
     """Give the one sentence that a person reads about an error, fit for a terminal."""
     name = type(error).__name__
     e: dict[str, object] = dict(vars(error))
+    text = _about_a_place(name, e) or _about_the_rest(error, name, e)
+    return one_line(text if isinstance(error, OSError) or name in _BEGIN_WITH_A_PATH else text[:1].upper() + text[1:])
+
+
+def _about_a_place(name: str, e: dict[str, object]) -> str:
+    """The sentence where an error is about a savepoint or its name; else nothing."""
+    text = ""
     if name == "UnknownRef":
         text = f"There is no savepoint “{_short(e['ref'])}”" + (f": {e['why']}" if e.get("why") else "")
         text += _nearest(e.get("nearest"))
@@ -111,7 +118,12 @@ def sentence(error: BaseException) -> str:
         text = f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
         fields = _listed(e["fields"]).replace("kv_type", "the cache type") or "the model"
         text += f"{fields} {'differ' if ', ' in fields else 'differs'}; {how}."
-    elif name == "TooLong":
+    return text
+
+
+def _about_the_rest(error: BaseException, name: str, e: dict[str, object]) -> str:
+    """The sentence about anything else: the model, the library, a file, what was typed."""
+    if name == "TooLong":
         text = f"The context is full: {e['needed']} tokens are needed, the model holds {e['limit']}."
     elif name == "NoModel":
         text = str(e.get("why") or "No model is open; name one with -m FILE.")
@@ -156,7 +168,7 @@ def sentence(error: BaseException) -> str:
         text = str(error)
         if not text.endswith("."):  # not one of ours, which are sentences
             text = f"Something went wrong ({name}: {text or 'no more is known'})."
-    return one_line(text if isinstance(error, OSError) or name in _BEGIN_WITH_A_PATH else text[:1].upper() + text[1:])
+    return text
 
 
 _LONGEST_SHOWN = 120  # more than any name may have: a sentence stays one that can be read

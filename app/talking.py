@@ -287,16 +287,7 @@ class Talking:
         session = reached.session
         if node is not None and reached.prefilled and reply is None:
             core.save_state(node)
-        first_token = None
-        ban = {avoid_first} if avoid_first is not None else set(voice.model.tokenizer.end_ids) if skip_end else set()
-        if avoid_first is not None:
-            first_token = self._best_but(voice, session, {*ban, *voice.model.tokenizer.end_ids})
-        elif skip_end and session.logits is not None:
-            logits = session.logits.copy()
-            logits[sorted(ban)] = -float("inf")
-            first_token = core.engine.sample(
-                logits, session.tokens, voice.settings, voice.dice_key, session.position, model=voice.model
-            )
+        first_token = self._first_token(voice, session, avoid_first, skip_end)
         ends = voice.model.tokenizer.decode(thinking.prompt_end(session.tokens), skip_special=False)
         opened = not before and reply is None and thinking.opened_by(ends)
         core.emit(ReplyStarted(node.id if node else "", reached.reused, reached.prefilled, opened))
@@ -342,6 +333,19 @@ class Talking:
                 core.decoding = False
                 if core.requests and core.place.node is not None:
                     core.requests.serve(core.place.node)
+
+    def _first_token(self, voice: Voice, session: Session, avoid: int | None, past_end: bool) -> int | None:
+        """A token that a reply must begin with: one that is not `avoid`, or past an end of the turn; else None."""
+        core, ends = self._core, voice.model.tokenizer.end_ids
+        if avoid is not None:
+            return self._best_but(voice, session, {avoid, *ends})
+        if not past_end or session.logits is None:
+            return None
+        logits = session.logits.copy()
+        logits[sorted(ends)] = -float("inf")
+        return core.engine.sample(
+            logits, session.tokens, voice.settings, voice.dice_key, session.position, model=voice.model
+        )
 
     def _best_but(self, voice: Voice, session: Session, but: set[int | None]) -> int:
         """The likeliest token after the penalties that is none of `but`. Raises NothingToDo where there is no other."""
