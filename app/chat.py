@@ -22,7 +22,7 @@ from app.chat_reading import ChatReading
 from app.config import Config, TuiOptions, load_config
 from app.engine_protocol import Engine, Model
 from app.errors import NothingToDo
-from app.events import ModelReady, TreeChanged
+from app.events import ModelReady, PositionChanged, TreeChanged
 from app.libraries import borrow, memory_library, own_library
 from app.moving import Moving
 from app.saved_model import SavedModel, how_to_open, remember_context, saved_model
@@ -338,6 +338,18 @@ class Chat(ChatReading):
     def outside_changes(self) -> int:
         """Give a number that differs after another process changed the library. Waits for nobody; any thread."""
         return self._core.library.outside_changes()
+
+    def catch_up(self) -> None:
+        """Write what is in memory alone, if the library takes it again and nobody works just now. Any thread."""
+        core = self._core
+        if not core.place.unwritten or core.library.read_only:
+            return
+        with core.idle() as free:
+            if not free or not core.place.settle() or core.place.node is None:
+                return
+            core.save_state(core.place.node)
+        core.emit(PositionChanged())
+        core.emit(TreeChanged())
 
     def look_again(self) -> None:
         """Forget what was read of the library: another process changed it."""

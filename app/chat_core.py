@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import thinking, views
 from app.branching import Branch
-from app.chat_options import ChatOptions
+from app.chat_options import SCRIPT, ChatOptions
 from app.engine_protocol import Engine
 from app.errors import OtherModel
 from app.events import (
@@ -63,7 +63,7 @@ class Core:
             moves_head=options.moves_head,
             template_date=options.template_date or datetime.date.today().isoformat(),
         )
-        self.place.on_trouble = self._trouble
+        self.place.on_trouble, self.place.on_relief = self._trouble, self._relief
         self.bench = Workbench(engine, states, options.models)
         self.ahead = PrefillAhead(
             self.bench, self.place, self.idle, busy=lambda: self.busy, wanted=lambda: self.dead is None
@@ -366,11 +366,17 @@ class Core:
         """Say once what keeps the library from taking text; the text stays in memory and is tried again."""
         self.trouble = error
         text = sentence(error)
-        if text != self._troubled:
+        if text != self._troubled and self.options.window != SCRIPT:
             self._troubled = text
             lasting = isinstance(error, StoreReadOnly)
             kept = "only until you leave" if lasting else "in memory and written as soon as that works"
             self.notice(f"{text} What is said here is kept {kept}.", "warning" if lasting else "error")
+
+    def _relief(self) -> None:
+        """Say that the library took what waited in memory; the same trouble is said again from now on."""
+        if self._troubled:
+            self._troubled = ""
+            self.notice("What was kept in memory is written to the library now.")
 
 
 def _sentence(what: str, reached: Reached, expected: Expectation) -> str:

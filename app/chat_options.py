@@ -8,6 +8,9 @@ from typing import Any
 
 from app.workbench import ModelOptions
 
+SCRIPT = "run"
+"""The window of `forkpoint run`, which ends with its reply: what goes wrong with the library is raised, not told."""
+
 
 @dataclass(frozen=True)
 class ChatOptions:

@@ -144,6 +144,7 @@ def _config() -> Any:
 
 def _options(save_name: str | None, given: dict[str, Any]) -> Any:
     from app.chat import ChatOptions
+    from app.chat_options import SCRIPT
     from app.workbench import ModelOptions
 
     config = _config()
@@ -164,7 +165,7 @@ def _options(save_name: str | None, given: dict[str, Any]) -> Any:
         seed=given["seed"],
         new_dice=given["new_dice"],
         limit=None if limit is None or limit < 0 else limit,
-        window="run",
+        window=SCRIPT,
         moves_head=given["at"] is None,  # a script that goes on from a savepoint leaves people where they are
         incognito=save_name is None,
         speculate=config.speculate if given["speculate"] is None else given["speculate"],

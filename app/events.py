@@ -181,6 +181,13 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class NotSaved:
+    """The state of a message did not reach the disk; its text did. A Notice says why, where it was not said before."""
+
+    node_id: str
+
+
+@dataclass(frozen=True)
 class Restored:
     """A position was made live. `bit_exact` is None where nothing stored could be compared."""
 
@@ -246,6 +253,7 @@ Event = (
     | BranchDelta
     | ReplyDone
     | Saved
+    | NotSaved
     | Restored
     | PositionChanged
     | TreeChanged

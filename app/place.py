@@ -64,6 +64,7 @@ class Place:
         self.path: tuple[Node, ...] = ()
         self.cut: Cut | None = None
         self.on_trouble: Callable[[StoreError], None] = lambda error: None
+        self.on_relief: Callable[[], None] = lambda: None  # all that was kept in memory is written
         self._unsaved: list[tuple[Node, Journal | None]] = []  # always the end of the path
         self._written: dict[str, str] = {}  # id in memory -> id in the library
         self._count = itertools.count(1)
@@ -268,6 +269,7 @@ class Place:
             last = self.node
             node = self._add(last.parent_id, _shortened(last, self.cut), last.state_key, None)
             self.path, self.cut = (*self.path[:-1], node), None
+        waited = bool(self._unsaved)
         while self._unsaved:
             old, journal = self._unsaved[0]
             at = self.path.index(old)
@@ -278,6 +280,8 @@ class Place:
             self.path = (*self.path[:at], node, *self.path[at + 1 :])
             self._written[old.id] = node.id
             del self._unsaved[0]
+        if waited:
+            self.on_relief()
 
     def _add(self, parent_id: str | None, message: Message, state_key: str, journal: Journal | None) -> Node:
         assert self.conversation is not None

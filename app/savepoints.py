@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine_protocol import Engine, Model, Session, SessionState
 from app.errors import Cancelled
-from app.events import Event, Notice, Progress, Rung, Saved
+from app.events import Event, Notice, NotSaved, Progress, Rung, Saved
 from snapshots import Chunk, Library, ModelInfo, SaveReport
 
 if TYPE_CHECKING:
@@ -298,6 +298,7 @@ class StateWriter:
             )
         except (StoreError, OSError, ValueError) as error:
             self._complain(error)
+            self._emit(NotSaved(job.node_id))
             return
         self._complained = ""
         self.last_report = report
@@ -322,7 +323,7 @@ class StateWriter:
             resume = "savepoint resumes" if eviction.demoted == 1 else "savepoints resume"
             self._emit(
                 Notice(
-                    f"The quota of the states is full: {size(eviction.size_bytes)} that were not used for longest "
+                    f"The quota of the states is full: {size(eviction.size_bytes)} of those not used for longest "
                     f"made room, and {eviction.demoted} {resume} by recomputing."
                 )
             )

@@ -139,7 +139,9 @@ def _about_the_rest(error: BaseException, name: str, e: dict[str, object]) -> st
         setting = f"“{written}” " if field else ""
         text = f"The config file {e['path']} cannot be used: {setting}{e['why']}."
     elif name == "StoreFull" or exit_code(error) == 9:
-        text = "The disk is full: the text is kept as far as it fits; free some space and save again."
+        where = e.get("path") or (error.filename if isinstance(error, OSError) else None)
+        what = f" and {where} cannot be written" if where else ""
+        text = f"The disk is full{what}: free some space and try again."
     elif name == "StoreBusy":
         text = "Another forkpoint has been using the library for too long; try again."
         if not e.get("waited_s"):

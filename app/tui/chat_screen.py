@@ -181,13 +181,14 @@ class ChatScreen(Screen[None]):
 
     def toast(self, words: str, severity: str = "information") -> None:
         """Say one sentence in the corner."""
-        level = severity if severity in {"warning", "error"} else "information"
+        words, level = plain(words), severity if severity in {"warning", "error"} else "information"
         timeout = 4 if level == "information" else 9
         if monotonic() > self._alarm_until:
             self.app.clear_notifications()  # the newest sentence is the one that matters; errors stay their time
         if level != "information":
             self._alarm_until = monotonic() + timeout
-        self.app.notify(plain(words), severity=level, timeout=timeout, markup=False)  # type: ignore[arg-type]
+        if words not in (shown.message for shown in self.app._notifications):
+            self.app.notify(words, severity=level, timeout=timeout, markup=False)  # type: ignore[arg-type]
 
     # ---- what is where --------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Reactions:
         self._status_at = 0.0
         self.focus_reply = False  # the reply that begins next gets the focus: it takes the place of one that had it
         self._stopped = False
-        self._saved_node = ""  # the node whose state reached the disk last
+        self._saved_node = self._failed_node = ""  # the nodes whose state reached the disk last, and did not
         self._stale = False
         self._outside = False  # another process changed the library, and that is not painted yet
         self.seen = Seen()
@@ -298,6 +298,9 @@ class Reactions:
                 await self._reply_done(event)
             case events.Saved():
                 self._saved(event)
+            case events.NotSaved():
+                self._failed_node = event.node_id
+                self.screen.status_line.change(saved=NOT_SAVED, alarm=True)
             case events.Restored():
                 self._restored(event)
             case events.PositionChanged():
@@ -377,8 +380,7 @@ class Reactions:
     def _await_save(self, node_id: str) -> None:
         """Say that the state of a reply is on its way to the disk, and when it does not get there."""
         line = self.screen.status_line
-        if node_id == self._saved_node:  # it was quicker than the news of the reply's end
-            line.change(saved=SAVED, alarm=False)
+        if node_id in (self._saved_node, self._failed_node):  # quicker than the news of the reply's end
             return
 
         def look() -> None:
@@ -394,7 +396,7 @@ class Reactions:
         elif event.name is not None:
             self.screen.toast(f"★ {event.name} is this point now; /load {event.name} returns here.")
         else:
-            self._saved_node = event.node_id
+            self._saved_node, self._failed_node = event.node_id, ""
             self.screen.saved_bytes += event.size_bytes
             shown_bytes = event.size_bytes or self.screen.status_line.facts.saved_bytes
             self.screen.status_line.change(saved=SAVED, saved_bytes=shown_bytes, alarm=False)

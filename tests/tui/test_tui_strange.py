@@ -194,7 +194,6 @@ async def test_a_state_that_cannot_be_saved_is_shown_and_the_text_is_kept(stages
     async with stages(script={"hello": "Good day.", "more": "And good night."}) as stage:
         with monkeypatch.context() as patch:
             patch.setattr(Library, "save_state", full)
-            patch.setattr("app.tui.reactions.SAVE_PATIENCE_S", 0.3)
             await stage.send("hello")
             await stage.toast("disk is full")
             await stage.until(lambda: stage.screen.status_line.facts.saved == "not saved")

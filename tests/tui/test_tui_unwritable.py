@@ -7,6 +7,7 @@ import pytest
 from app.config import TuiOptions, directories
 from app.libraries import own_library
 from app.tui import app
+from snapshots import Library, StoreFull
 from snapshots.schema import FORMAT
 from tests.fake_engine import FakeEngine
 
@@ -46,3 +47,37 @@ def test_what_could_not_be_written_is_said_when_the_window_closes(newer, monkeyp
         "The last 2 messages could not be written and went with this window. The library was made by a"
     )
     assert said.count("\n") == 1
+
+
+async def test_when_the_disk_has_room_again_everything_is_written_without_a_key(stages, monkeypatch):
+    def full(*_, **__):
+        raise StoreFull("no space left", path=directories().data / "tree.db")
+
+    async with stages(script={"hello": "Good day."}) as stage:
+        with monkeypatch.context() as patch:
+            patch.setattr(Library, "add_node", full)
+            await stage.send("hello")
+            await stage.toast(f"The disk is full and {directories().data / 'tree.db'} cannot be written", "in memory")
+            await stage.sees("not saved")
+        await stage.toast("is written to the library now")
+        await stage.sees("saved ✓")
+        assert stage.chat.unwritten == 0
+        assert [m.text for m in stage.chat.transcript()] == ["hello", "Good day."]
+
+
+async def test_the_same_sentence_is_not_shown_twice_at_a_time(stages):
+    async with stages() as stage:
+        for words in ("Trouble.", "It is so.", "It is so.", "Trouble."):
+            stage.screen.toast(words, "error")
+            await stage.pilot.pause()
+        assert stage.toasts() == ["Trouble.", "It is so."]
+
+
+async def test_a_backup_that_fails_says_what_failed(stages, monkeypatch):
+    def broken(*_, **__):
+        raise StoreFull("no space left", path=directories().data / "backups")
+
+    monkeypatch.setattr("app.tui.watcher.BACKUP_AFTER_S", 0.0)
+    monkeypatch.setattr(Library, "back_up", broken)
+    async with stages() as stage:
+        await stage.toast("There is no backup of today: The disk is full and", "backups cannot be written")

@@ -1,10 +1,12 @@
 """What the library cannot take is kept: nothing that was said is lost, and the chat goes on afterwards."""
 
+from threading import Thread
+
 import pytest
 
 from app.chat import ChatOptions
 from app.errors import NothingToDo
-from app.events import Notice, PositionChanged, ReplyStarted
+from app.events import Notice, PositionChanged, ReplyStarted, Saved
 from snapshots import StoreBusy, StoreError, StoreFull, StoreReadOnly
 
 ERRORS = [StoreFull("no space"), StoreBusy(1.0), StoreReadOnly("a disk"), StoreError("disk I/O error")]
@@ -134,3 +136,39 @@ def test_nothing_to_regenerate_changes_nothing(chats):
     chat = chats()
     with pytest.raises(NothingToDo):
         chat.regenerate()
+
+
+def test_what_waits_in_memory_is_written_as_soon_as_the_library_takes_it_and_said(chats, trouble):
+    chat = chats()
+    for _ in range(2):
+        over = trouble(chat)
+        chat.send("hello")
+        chat.catch_up()
+        assert chat.unwritten == 2
+        over()
+        chat.catch_up()
+        assert chat.unwritten == 0
+    assert [n.sentence.partition(":")[0] for n in chat.heard.of(Notice)] == [
+        "The disk is full",
+        "What was kept in memory is written to the library now.",
+    ] * 2, "trouble that came back is said again"
+    assert chat.flush(5)
+    assert chat.heard.of(Saved)[-1].node_id == chat.status().node_id, "its state, too"
+
+
+def test_nobody_catches_up_in_the_middle_of_a_reply(chats, trouble):
+    chat = chats(script={"one": "uno dos tres"})
+    over = trouble(chat)
+    counts = []
+
+    def in_mid_reply():
+        over()
+        other = Thread(target=chat.catch_up)
+        other.start()
+        other.join(10)
+        counts.append(chat.unwritten)
+
+    chat.heard.on(ReplyStarted, 1, in_mid_reply)
+    chat.send("one")
+    assert counts == [1]
+    assert chat.unwritten == 0

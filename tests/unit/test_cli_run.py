@@ -154,7 +154,7 @@ def test_a_full_disk_prints_the_text_and_is_exit_9(call, monkeypatch):
     code, out, err = call("run", "--raw", "--temp", "0", "-n", "8", "--save", "x", START)
     assert code == 9
     assert out.startswith(" Lily")
-    assert "disk is full" in err
+    assert err == "forkpoint: The disk is full: free some space and try again.\n", "nothing waits in memory for later"
     code, out, _ = call("run", "--json", "--raw", "--temp", "0", "-n", "8", "--save", "x", START)
     assert code == 9
     assert json.loads(out)["text"].startswith(" Lily")
