@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -29,7 +30,7 @@ def problems(connection: sqlite3.Connection) -> list[Problem]:
     if version != FORMAT:
         found.append(Problem("tree.db", "", f"has format {version}, this program checks {FORMAT}"))
         return found
-    for check in (_seals, _nodes, _states, _pointers, _search):
+    for check in (_seals, _nodes, _states, _pointers, _unsealed, _search):
         try:
             found += check(connection)
         except sqlite3.DatabaseError as error:
@@ -88,6 +89,41 @@ def _pointers(connection: sqlite3.Connection) -> Iterator[Problem]:
         )
         for name, value in lost:
             yield Problem(table, str(name)[:64], f"points at {str(value)[:12]}, which is not there")
+
+
+# What the rows of tables without seals hold: SQLite's own, and those of the full-text search. A page of another table
+# in such a place is whole to SQLite, and the rows that belong there are gone without a trace in their own table.
+_SHAPES = {
+    "sqlite_sequence": "typeof(name) = 'text' AND typeof(seq) = 'integer'",
+    f"{find.INDEX}_data": "typeof(id) = 'integer' AND typeof(block) = 'blob'",
+    f"{find.INDEX}_idx": "typeof(segid) = 'integer' AND typeof(term) = 'blob' AND typeof(pgno) = 'integer'",
+    f"{find.INDEX}_docsize": "typeof(id) = 'integer' AND typeof(sz) = 'blob'",
+    f"{find.INDEX}_config": "typeof(k) = 'text'",
+    "pins": "typeof(node_id) = 'text'",
+    "state_uses": "typeof(node_id) = 'text' AND typeof(used) = 'integer'",
+}
+_STATES = ("state_uses", "node_states")
+
+
+def _unsealed(connection: sqlite3.Connection) -> Iterator[Problem]:
+    known = {row[0]: str(row[1]) for row in connection.execute("SELECT name, sql FROM sqlite_master")}
+    for table, shape in _SHAPES.items():
+        if table not in known:
+            continue
+        with contextlib.suppress(sqlite3.OperationalError):  # a column is missing: `_search` names that
+            if connection.execute(f"SELECT count(*) FROM {table} WHERE NOT ({shape})").fetchone()[0]:
+                yield Problem(table, "", "holds rows of another kind")
+    # A state's row is written with that of its use; rows that stand in `pins` are whole there.
+    used, there = (connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _STATES)
+    if used and not there:
+        yield Problem("node_states", "", f"is empty, but {used} states were used")
+    counted = [table for table, sql in known.items() if "AUTOINCREMENT" in sql]
+    for table in counted:
+        least, most = connection.execute(
+            f"SELECT (SELECT max(seq) FROM sqlite_sequence WHERE name = ?), (SELECT max(seq) FROM {table})", (table,)
+        ).fetchone()
+        if most is not None and (least is None or least < most):
+            yield Problem(table, str(most), "is a row that was never counted")
 
 
 def _search(connection: sqlite3.Connection) -> Iterator[Problem]:

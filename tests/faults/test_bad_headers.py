@@ -10,6 +10,7 @@ import pytest
 from conformance import family_models, make_models
 
 from assets import bundled_model_path
+from tests.faults.report import report
 from tests.unit.vocabularies import corpus, write_gguf
 
 FUZZ = Path(__file__).with_name("header_fuzz.py")
@@ -50,6 +51,6 @@ def test_damaged_headers(files, tmp_path):
 
 
 @pytest.mark.soak
-def test_100_000_damaged_headers(files, tmp_path):
-    for seed in range(20):
-        run(files, tmp_path, 5000, 100 + seed)
+@pytest.mark.parametrize("part", range(20))
+def test_100_000_damaged_headers(part, files, tmp_path):
+    report(10, role="GGUF header", part=part, **run(files, tmp_path, 5000, 100 + part))
