@@ -143,8 +143,8 @@ def drawn(candidates, temperature, u) -> tuple[int, float]:
 def sample(logits, tokens, settings, key: bytes, position: int) -> tuple[int, float]:
     """(token, distance of u from a border): the whole chain, settings a dict of the names llama.cpp uses.
 
-    Of DRY: dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n and breakers, a set of ids. XTC acts
-    always (xtc_probability 1) or never (0).
+    Of DRY: dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n and breakers, a set of ids. XTC throws a
+    die of its own, at stream 1.
     """
     names = ("repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty")
     logits = penalized(logits, tokens, **{n: settings[n] for n in names if n in settings})
@@ -163,5 +163,7 @@ def sample(logits, tokens, settings, key: bytes, position: int) -> tuple[int, fl
     candidates = typical(candidates, settings.get("typical_p", 1.0))
     candidates = top_p(candidates, settings.get("top_p", 1.0))
     candidates = min_p(candidates, settings.get("min_p", 0.0))
-    candidates = xtc(candidates, settings.get("xtc_probability", 0.0), settings.get("xtc_threshold", 0.1), 0.0)
+    candidates = xtc(
+        candidates, settings.get("xtc_probability", 0.0), settings.get("xtc_threshold", 0.1), uniform(key, position, 1)
+    )
     return drawn(candidates, settings.get("temperature", 1.0), uniform(key, position))

@@ -12,7 +12,6 @@ from app.events import (
     Delta,
     Notice,
     PendingFound,
-    PositionChanged,
     Progress,
     ReplyDone,
     Restored,
@@ -22,7 +21,6 @@ from app.events import (
 )
 from app.libraries import own_library
 from app.workbench import ModelOptions
-from snapshots import NameTaken, NothingToUndo, StoreFull, UnknownRef
 from tests.fake_engine import END
 
 MODEL = Path("fake.gguf")
@@ -30,6 +28,10 @@ MODEL = Path("fake.gguf")
 
 def tokens_here(chat):
     return chat._core.place.tokens()
+
+
+def broken(*_, **__):
+    raise OSError("broken")
 
 
 def test_the_question_is_in_the_library_before_anything_is_computed(chats):
@@ -178,167 +180,6 @@ def test_edit_adds_a_sibling_and_keeps_the_old_question(chats):
     assert [m.text for m in chat.transcript_of(question.node_id)] == ["hello"]
 
 
-def test_names_restore_and_undo(chats):
-    chat = chats()
-    chat.send("one")
-    chat.save("intro")
-    chat.send("two")
-    chat.flush()
-    assert len(chat.transcript()) == 4
-    chat.restore("intro")
-    assert len(chat.transcript()) == 2
-    assert chat.heard.of(Restored)[-1].rung == "bundle"
-    chat.undo()
-    assert len(chat.transcript()) == 4
-    with pytest.raises(NameTaken):
-        chat.save("intro")
-    chat.save("intro", force=True)
-    assert chat.labels()["intro"] == chat.transcript()[-1].node_id
-    with pytest.raises(UnknownRef) as wrong:
-        chat.restore("intor")
-    assert "intro" in wrong.value.nearest
-
-
-def test_a_failed_restore_leaves_the_live_chat_untouched(chats, monkeypatch):
-    chat = chats()
-    chat.send("one")
-    chat.save("intro")
-    chat.send("two")
-    before, session = chat.transcript(), chat._core.bench.session
-    chat._core.bench.session = None
-    monkeypatch.setattr(type(chat._core.library), "load_state", _raise)
-    monkeypatch.setattr(chat.model, "prefill", _raise)
-    chat._core.bench.session = session
-    session_tokens = list(session.tokens)
-    monkeypatch.setattr(type(session), "fork", _raise)
-    with pytest.raises(OSError, match="broken"):
-        chat.restore("intro")
-    assert chat.transcript() == before
-    assert chat._core.bench.session is session
-    assert list(session.tokens) == session_tokens
-
-
-def _raise(*_, **__):
-    raise OSError("broken")
-
-
-def test_fork_goes_to_the_past_and_a_message_there_makes_a_branch(chats):
-    chat = chats()
-    chat.send("one")
-    base = chat.transcript()[-1].node_id
-    chat.send("two")
-    chat.fork("other", base)
-    assert chat.labels()["other"] == base
-    chat.send("three")
-    rows = chat.tree()
-    children = [r for r in rows if r.parent_id == base]
-    assert sorted(r.preview for r in children) == ["three", "two"]
-    assert [r.is_here for r in rows].count(True) == 1
-
-
-def test_a_token_inside_a_reply_can_be_restored(chats):
-    chat = chats()
-    chat.send("one")
-    whole = chat.transcript()[-1]
-    chat.save("end")
-    chat.restore("end@4")
-    assert chat.transcript()[-1].own_tokens == 4
-    assert whole.text.startswith(chat.transcript()[-1].text)
-    chat._options = None
-    chat.continue_reply()
-    said = "".join(m.text for m in chat.transcript() if m.role == "assistant")
-    assert said.startswith(whole.text)
-
-
-def test_quicksave_in_mid_reply_splits_the_reply_and_changes_no_token(chats):
-    plain = chats(ChatOptions(limit=40, seed=3))
-    plain.send("hello")
-    chat = chats(ChatOptions(limit=40, seed=3), step_s=0.002)
-    chat.new_conversation()
-    reached, results = threading.Event(), []
-    chat.heard.on(Delta, 10, reached.set)
-
-    def press():
-        reached.wait(5)
-        results.append(chat.quicksave())
-
-    presser = threading.Thread(target=press)
-    presser.start()
-    chat.send("hello")
-    presser.join(5)
-    parts = [m for m in chat.transcript() if m.role == "assistant"]
-    assert [p.stop for p in parts] == ["saved", "length"]
-    assert "quick" in parts[0].labels
-    assert "".join(p.text for p in parts) == plain.heard.text() == chat.heard.text()
-    chat.quickload()
-    assert chat.transcript()[-1].node_id == parts[0].node_id
-    chat.continue_reply()
-    assert "".join(m.text for m in chat.transcript()[1:]).startswith(plain.heard.text())
-
-
-def test_quickload_again_goes_one_further_back(chats):
-    chat = chats()
-    chat.send("one")
-    chat.quicksave()
-    chat.send("two")
-    chat.quicksave()
-    chat.send("three")
-    lengths = []
-    for _ in range(3):
-        chat.quickload()
-        lengths.append(len(chat.transcript()))
-    assert lengths == [4, 2, 4]
-    assert "/undo" in chat.heard.of(Restored)[-1].sentence
-
-
-def test_quickload_in_mid_reply_stops_it_and_keeps_the_part(chats):
-    chat = chats(ChatOptions(limit=500, seed=3), step_s=0.002)
-    with pytest.raises(NothingToDo):
-        chat.quickload()
-    chat.set_system("be brief")
-    chat.quicksave()
-    loader = threading.Thread(target=chat.quickload)
-    chat.heard.on(Delta, 8, loader.start)
-    chat.send("hello")
-    loader.join(10)
-    assert [m.role for m in chat.transcript()] == ["system"]
-    texts = {r.role for r in chat.tree()}
-    assert "assistant" in texts
-
-
-def test_delete_and_undo(chats):
-    chat = chats()
-    chat.send("one")
-    chat.send("two")
-    chat.delete(chat.transcript()[2].node_id)
-    assert len(chat.transcript()) == 2
-    chat.undo()
-    assert len(chat.transcript()) == 4
-    chat.redo()
-    assert len(chat.transcript()) == 2
-
-
-def test_undo_takes_the_whole_turn_back(chats):
-    chat = chats()
-    chat.send("one")
-    chat.send("two")
-    chat.undo()
-    assert [m.text for m in chat.transcript()][:1] == ["one"]
-    assert len(chat.transcript()) == 2
-    chat.undo()
-    assert chat.transcript() == []
-    with pytest.raises(NothingToUndo):
-        chat.undo()
-
-
-def test_back_steps_in_front_of_the_last_question(chats):
-    chat = chats()
-    chat.send("one")
-    chat.send("two")
-    chat.back()
-    assert len(chat.transcript()) == 2
-
-
 def test_a_system_message_comes_first_in_the_next_prompt(chats):
     chat = chats(script={"hello": "yes"})
     chat.send("hello")
@@ -366,39 +207,6 @@ def test_a_full_context_offers_a_branch_and_the_original_stays(chats):
     assert [m.text for m in chat.transcript_of(before[-1].node_id)] == [m.text for m in before]
 
 
-def test_a_full_disk_keeps_the_turn_in_memory_and_writes_it_later(chats, monkeypatch):
-    chat = chats(script={"one": "uno", "two": "dos"})
-    library = type(chat._core.library)
-    real = library.add_node
-
-    def full(*_, **__):
-        raise StoreFull("no space")
-
-    monkeypatch.setattr(library, "add_node", full)
-    chat.send("one")
-    assert [m.text for m in chat.transcript()] == ["one", "uno"]
-    assert any(n.severity == "error" and "memory" in n.sentence for n in chat.heard.of(Notice))
-    monkeypatch.setattr(library, "add_node", real)
-    chat.send("two")
-    again = chats(load=False)
-    assert [m.text for m in again.transcript()] == ["one", "uno", "two", "dos"]
-
-
-def test_a_failing_save_is_one_notice_and_the_chat_goes_on(chats, monkeypatch):
-    chat = chats()
-
-    def full(*_, **__):
-        raise StoreFull("no space")
-
-    monkeypatch.setattr(type(chat._core.library), "save_state", full)
-    chat.send("one")
-    chat.send("two")
-    chat.flush()
-    said = [n for n in chat.heard.of(Notice) if "disk is full" in n.sentence]
-    assert len(said) == 1
-    assert len(chat.transcript()) == 4
-
-
 def test_a_dead_reply_is_offered_and_goes_on_exactly(chats, monkeypatch):
     whole = chats(ChatOptions(limit=30, seed=5))
     whole.send("hello")
@@ -420,7 +228,7 @@ def test_a_dead_reply_is_offered_and_goes_on_exactly(chats, monkeypatch):
     def die():
         for journal in journals:
             journal.close()  # what the kernel does for a killed process
-        monkeypatch.setattr(dying._core.place, "commit", _raise)
+        monkeypatch.setattr(dying._core.place, "commit", broken)
         raise Killed
 
     dying.heard.on(Delta, 12, die)
@@ -486,10 +294,9 @@ def test_saved_arrives_after_every_message(chats):
     chat.flush()
     ids = {m.node_id for m in chat.transcript()}
     assert {e.node_id for e in chat.heard.of(Saved)} == ids
-    assert chat.heard.of(PositionChanged) is not None
 
 
-def test_pending_is_announced_by_restore(chats):
+def test_a_whole_reply_leaves_nothing_pending(chats):
     chat = chats()
     chat.send("one")
     assert chat.heard.of(PendingFound) == []

@@ -1,32 +1,12 @@
-"""Replies: which are kept, what is said of their speed, what comes instead of the likeliest; and forks that fail."""
+"""Replies: which are kept, what is said of their speed, what comes instead of the likeliest."""
 
 import pytest
 
 from app.chat import ChatOptions
 from app.commands import parse
 from app.events import Notice, ReplyDone, RunnerUpOffer
-from snapshots import BadName, NameTaken
 
 GREEDY = ChatOptions(limit=12, seed=3, forced={"temperature": 0.0})
-
-
-@pytest.mark.parametrize(("name", "error"), [("dead", BadName), ("", BadName), ("taken", NameTaken)])
-def test_a_fork_with_a_bad_name_moves_nobody(chats, name, error):
-    chat = chats()
-    chat.send("one")
-    chat.save("start")
-    chat.send("two")
-    chat.save("taken")
-    chat.send("three")
-    here = chat.status().node_id
-    with pytest.raises(error):
-        chat.fork(name, "start")
-    assert chat.status().node_id == here
-    chat.fork("fine", "start")
-    assert len(chat.transcript()) == 2
-    chat.fork("start", "start")
-    with pytest.raises(NameTaken):
-        chat.fork("taken")
 
 
 def test_going_on_past_a_stop_string_adds_no_empty_messages(chats):

@@ -34,6 +34,18 @@ def stored(chat):
     return {t.preview for c in library.conversations() for t in library.tree(c.id, deleted=True)}
 
 
+def test_a_full_disk_keeps_the_turn_in_memory_and_writes_it_later(chats, trouble):
+    chat = chats(script={"one": "uno", "two": "dos"})
+    over = trouble(chat)
+    chat.send("one")
+    assert [m.text for m in chat.transcript()] == ["one", "uno"]
+    assert any(n.severity == "error" and "memory" in n.sentence for n in chat.heard.of(Notice))
+    over()
+    chat.send("two")
+    again = chats(load=False)
+    assert [m.text for m in again.transcript()] == ["one", "uno", "two", "dos"]
+
+
 MOVES = {
     "restore": lambda chat: chat.restore("u1"),
     "new": lambda chat: chat.new_conversation(),
@@ -87,6 +99,21 @@ def test_whatever_the_library_suffers_from_the_reply_is_kept(chats, trouble, err
     again = chats(load=False)
     assert [m.text for m in again.transcript()] == ["one", "uno"]
     assert not chat._core.library.dead_replies()
+
+
+def test_a_failing_save_is_one_notice_and_the_chat_goes_on(chats, monkeypatch):
+    chat = chats()
+
+    def full(*_, **__):
+        raise StoreFull("no space")
+
+    monkeypatch.setattr(type(chat._core.library), "save_state", full)
+    chat.send("one")
+    chat.send("two")
+    chat.flush()
+    said = [n for n in chat.heard.of(Notice) if "disk is full" in n.sentence]
+    assert len(said) == 1
+    assert len(chat.transcript()) == 4
 
 
 def test_a_cut_that_cannot_be_written_keeps_its_text(chats, trouble):
