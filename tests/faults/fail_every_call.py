@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from app.sentences import EXIT_CODES, exit_code, sentence  # noqa: E402
 from app.travelling import write_file  # noqa: E402
-from faults.kill_every_call import child, listed  # noqa: E402
+from faults.kill_every_call import child, rehearsed  # noqa: E402
 from faults.kit import open_library  # noqa: E402
 from faults.scenarios import SCENARIOS, Scenario, look, outcome, said  # noqa: E402
 from snapshots import StoreError  # noqa: E402
@@ -96,16 +96,9 @@ def main():
     name, root, error, sticky = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "sticky"
     part, parts = int(sys.argv[5]), int(sys.argv[6])
     most = int(sys.argv[7]) if len(sys.argv) > 7 else 10**9
-    work, source, whole, opened = WORK[name], root / "source", root / "whole", root / "opened"
-    source.mkdir(parents=True)
-    work.prepare(source)
-    shutil.copytree(source, whole)
-    shutil.copytree(source, opened)
-    before = said(opened) if name != "repair" else {}
-    work.act(opened, lambda *what: None)  # imports what is imported late: no run shall differ from the first
-    before = said(opened) if name == "forget" else before
-    points = [each for each in listed(work.act, whole, root / "trace") if each[0] in CALLS]
-    wanted = outcome(whole)
+    work = WORK[name]
+    source, before, points, wanted = rehearsed(name, work, root)
+    points = [each for each in points if each[0] in CALLS]
     mine = points[:: max(1, -(-len(points) // most))][part::parts]
     failures, told = [], Counter()
     for number, (call, k) in enumerate(mine):

@@ -98,20 +98,25 @@ def one(act, source, folder, call, k, before, wanted):
     shutil.rmtree(folder)
 
 
+def rehearsed(name, work, root):
+    """What a scenario begins with: its folder, what is said there that must last, its calls, and what it ends with."""
+    source, whole, opened = root / "source", root / "whole", root / "opened"
+    source.mkdir(parents=True)
+    work.prepare(source)
+    shutil.copytree(source, whole)
+    shutil.copytree(source, opened)
+    before = said(opened) if name != "repair" else {}
+    work.act(opened, lambda *what: None)  # imports what is imported late: no run shall differ from the first
+    before = said(opened) if name == "forget" else before
+    points = listed(work.act, whole, root / "trace")
+    return source, before, points, outcome(whole)
+
+
 def main():
     name, root, part, parts = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     most = int(sys.argv[5]) if len(sys.argv) > 5 else 10**9
     scenario = SCENARIOS[name]
-    source, whole, opened = root / "source", root / "whole", root / "opened"
-    source.mkdir(parents=True)
-    scenario.prepare(source)
-    shutil.copytree(source, whole)
-    shutil.copytree(source, opened)
-    before = said(opened) if name != "repair" else {}
-    scenario.act(opened, lambda *what: None)  # imports what is imported late: no run shall differ from the first
-    before = said(opened) if name == "forget" else before
-    points = listed(scenario.act, whole, root / "trace")
-    wanted = outcome(whole)
+    source, before, points, wanted = rehearsed(name, scenario, root)
     mine = points[:: max(1, -(-len(points) // most))][part::parts]
     failures = []
     for number, (call, k) in enumerate(mine):

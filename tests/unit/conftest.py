@@ -1,8 +1,9 @@
-"""Chats over the scripted engine and the real store, and the command line called in this process."""
+"""A library, chats over the scripted engine and the real store, and the command line called in this process."""
 
 from pathlib import Path
 
 import pytest
+from faults.kit import open_library
 
 from app.__main__ import main
 from app.chat import Chat, ChatOptions
@@ -23,6 +24,13 @@ def call(capsys):
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def library(tmp_path):
+    """An empty library, open."""
+    with open_library(tmp_path) as opened:
+        yield opened
 
 
 class Heard:

@@ -14,7 +14,6 @@ from app.generation import StopStrings
 from app.savepoints import Reacher, StateWriter, common_length
 from app.sentences import EXIT_CODES, exit_code, harmless, sentence
 from engine import errors as engine_errors
-from snapshots import Library
 from snapshots import errors as store_errors
 from tests.fake_engine import FakeEngine, FakeModel
 
@@ -50,12 +49,6 @@ def test_a_stop_string_over_a_save_is_still_found_and_nothing_is_shown_twice():
 
 
 # ---- the ladder
-
-
-@pytest.fixture
-def library(tmp_path):
-    with Library.open(tmp_path / "data", tmp_path / "cache") as opened:
-        yield opened
 
 
 def save(library, model, session):

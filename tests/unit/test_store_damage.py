@@ -11,12 +11,6 @@ from snapshots import BadNode, DamagedNode, Library, Message, ReplyStart, StoreE
 from snapshots.fsck import fsck
 
 
-@pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
-
-
 def spoil(library, node_id, change):
     other = sqlite3.connect(library.data_dir / "tree.db", isolation_level=None)
     other.execute(f"UPDATE nodes SET {change} WHERE id = ?", (node_id,))

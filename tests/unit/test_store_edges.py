@@ -33,12 +33,6 @@ from snapshots.fsck import fsck
 
 
 @pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
 def chat(library):
     return library.new_conversation("a title")
 

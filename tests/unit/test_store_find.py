@@ -2,16 +2,9 @@
 
 import json
 
-import pytest
-from faults.kit import KEY, open_library, save, talk
+from faults.kit import KEY, save, talk
 
 from snapshots import Message, StoreReadOnly, find
-
-
-@pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
 
 
 def found(library, text, **options):

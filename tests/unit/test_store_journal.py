@@ -11,12 +11,6 @@ from snapshots.files import Files
 
 
 @pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
-
-
-@pytest.fixture
 def start(library):
     chat = library.new_conversation()
     user = library.add_node(chat.id, None, Message("user", "q", (1, 2)))

@@ -1,15 +1,9 @@
 """Names, quick saves and REFs: what a person types, and what it means."""
 
 import pytest
-from faults.kit import open_library, talk
+from faults.kit import talk
 
 from snapshots import AmbiguousRef, BadName, Message, NameTaken, UnknownName, UnknownRef, tree
-
-
-@pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
 
 
 @pytest.fixture

@@ -5,18 +5,12 @@ import shutil
 import time
 
 import pytest
-from faults.kit import KEY, assert_true, open_library, save, state_files
+from faults.kit import KEY, assert_true, save, state_files
 
 from app.config import ConfigError, load_config
 from app.events import Notice, Restored
 from snapshots import Message, UnknownNode, find, quota
 from snapshots.files import Files
-
-
-@pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
 
 
 def chain(library, *lengths, start=0):

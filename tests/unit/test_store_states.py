@@ -11,13 +11,6 @@ from faults.kit import KEY, assert_true, chunk, chunks, logits, open_library, sa
 from snapshots import BadNode, Chunk, Message, StoreError, UnknownNode, tree
 from snapshots.files import Files
 
-
-@pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
-
-
 LENGTHS = [0, 1, 2, 63, 64, 65, 127, 128, 129, 200]
 
 

@@ -10,12 +10,6 @@ from snapshots import BadNode, DamagedNode, Message, ModelInfo, Position, Unknow
 
 
 @pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
-
-
-@pytest.fixture
 def chat(library):
     return library.new_conversation("tides", template_date="2026-11-23")
 

@@ -7,12 +7,6 @@ from snapshots import Message, NothingToUndo, UnknownConversation, UnknownNode
 
 
 @pytest.fixture
-def library(tmp_path):
-    with open_library(tmp_path) as library:
-        yield library
-
-
-@pytest.fixture
 def chat(library):
     return library.new_conversation("first")
 
