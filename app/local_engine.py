@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +151,9 @@ class LocalEngine:
 
     def new_dice(self) -> bytes:
         """Give 16 random bytes."""
-        return secrets.token_bytes(16)
+        from engine.dice import new_key
+
+        return new_key()
 
     def dice_from_seed(self, seed: int) -> bytes:
         """Give the dice of a seed."""

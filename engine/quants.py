@@ -84,13 +84,6 @@ def blocks_of(kind: str) -> int:
     return weights_of(kind) // 32
 
 
-def row_bytes(kind: str, columns: int) -> int:
-    """Bytes of a row in the file."""
-    if kind in PLAIN:
-        return columns * np.dtype(PLAIN[kind]).itemsize
-    return columns // weights_of(kind) * FILE[kind].itemsize
-
-
 # --- fields that the repacked block has in another form than the file -------------------------------------------------
 
 

@@ -88,8 +88,8 @@ M_KERNEL, M_QUANTIZED, M_ADDRESS, M_GROUPS, M_STEPS, M_GROUP_BYTES, M_BIAS, MATR
     GATED,
     RAISED,  # … the up projection
     LOGITS,
-    HIDDEN_STRIDE,
-    Q_STRIDE,  # bytes of a row, in the order of the addresses above
+    HIDDEN_STRIDE,  # bytes of a row, in the order of the addresses above
+    Q_STRIDE,
     K_STRIDE,
     V_STRIDE,
     ATTENDED_STRIDE,
