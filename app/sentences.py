@@ -100,8 +100,8 @@ def _about_a_place(name: str, e: dict[str, object]) -> str:
     elif name == "UnknownName":
         text = f"There is no savepoint named “{_short(e['name'])}”" + _nearest(e.get("nearest"))
     elif name in {"UnknownNode", "UnknownConversation"}:
-        what, field = ("savepoint", "node_id") if name == "UnknownNode" else ("conversation", "conversation_id")
-        text = f"There is no {what} {str(e[field])[:12]}."
+        what, field = ("message", "node_id") if name == "UnknownNode" else ("conversation", "conversation_id")
+        text = f"The {what} {str(e[field])[:12]} is not in the library; if it was, it was deleted forever."
     elif name == "AmbiguousRef":
         text = f"“{_short(e['ref'])}” fits several savepoints: {_listed(e.get('candidates'))}."
     elif name == "BadName":

@@ -42,6 +42,9 @@ class Seen:
             return "Another window went on in this conversation; the tree shows where."
         if any(row.node_id not in now and not row.on_path for row in before.tree):
             return "Another window deleted messages of this conversation."
+        here = {node_id for message in self.messages for node_id in message.ids}
+        if any(row.node_id not in now and row.node_id in here for row in before.tree):
+            return "Another window deleted messages that are shown here; the tree shows what is left."
         return ""
 
 

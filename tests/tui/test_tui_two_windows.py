@@ -88,3 +88,25 @@ async def test_what_another_window_does_to_this_conversation_is_said(stages):
             await two.command("/delete")
             await one.toast("Another window deleted messages of this conversation.")
             assert not any("Another" in words for words in two.toasts()), "what a window does itself is no news to it"
+
+
+async def test_what_another_window_deletes_under_this_one_is_said_and_stays_on_the_screen(stages):
+    async with stages(limit=4) as one:
+        await one.send("first")
+        await one.send("second")
+        before = one.texts()
+        with own_library() as script:
+            script.delete(one.chat.transcript()[2].node_id)
+        await one.toast("Another window deleted messages that are shown here; the tree shows what is left.")
+        assert one.texts() == before
+
+
+async def test_behind_a_message_that_another_window_forgot_nothing_is_said(stages):
+    async with stages(limit=4) as one:
+        await one.send("first")
+        here = one.chat.status().node_id
+        with own_library() as script:
+            script.delete_forever(here)
+        await one.enter("second")
+        await one.toast(f"The message {here[:12]} is not in the library; if it was, it was deleted forever.")
+        assert one.screen.prompt.text == "second", "what was written comes back"
