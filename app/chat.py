@@ -369,11 +369,15 @@ class Chat(ChatReading):
         """Stop a reply, write what is to write, give the library back, then the model. `kept` is set in between."""
         core = self._core
         with core.interrupting():
-            if core.place.path and core.place.settle() and core.changed:
-                core.keep_settings()
+            try:
+                if core.place.path and core.place.settle() and core.changed:
+                    core.keep_settings()
+            except StoreError as error:  # another window forgot what this one stood on
+                core.trouble = error
             if self._own is core.library:
                 core.place.on_trouble = lambda error: None  # nobody reads it any more, and nothing depends on it
-                core.place.remember()  # the window that was closed last is the one that opens again
+                with suppress(StoreError):
+                    core.place.remember()  # the window that was closed last is the one that opens again
             if core.states is not None:
                 core.states.close()
             core.ahead.close()

@@ -23,7 +23,7 @@ from app.config import TuiOptions, load_config
 from app.engine_protocol import Engine
 from app.sentences import exit_code, sentence
 from app.tui.bridge import Bridge
-from app.tui.chat_screen import ChatScreen
+from app.tui.chat_screen import TALL, ChatScreen
 from app.tui.palette import Commands
 from app.tui.plain import plain
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
@@ -40,6 +40,7 @@ class ForkpointApp(App[None]):
     CSS_PATH = STYLES
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Commands}
     COMMAND_PALETTE_BINDING = "ctrl+p"
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 - declared by App
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "interrupt", "Stop, copy, clear or quit", show=False, priority=True, system=True)
     ]

@@ -47,6 +47,7 @@ from app.tui.watcher import BackupFailed, LibraryChanged, Watcher
 Answer = TypeVar("Answer")
 NO_MODEL = "No model is open: /model FILE opens one."
 NARROW = 100  # columns; below it the tree is an overlay
+TALL = 14  # lines; below it there are no frames
 PRIORITY = {"f5", "f9", "f1", "escape", "ctrl+s", "ctrl+t", "ctrl+o", "ctrl+r", "ctrl+q"}
 
 
@@ -89,6 +90,7 @@ class ChatScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Top to bottom."""
         self.set_class(self.app.size.width < NARROW, "-narrow")  # the breakpoints come after the first paint
+        self.set_class(self.app.size.height < TALL, "-short")
         yield Header()
         with Horizontal(id="middle"):
             yield TreePanel()

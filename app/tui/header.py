@@ -10,6 +10,8 @@ from textual.widgets import Static
 
 from app.tui.plain import one_line
 
+ROOM_FOR_KEYS = 50  # columns
+
 
 class Header(Horizontal):
     """Says which program, which model, which branch; a click on the right opens the tree."""
@@ -35,6 +37,10 @@ class Header(Horizontal):
         if self.warning:
             parts += [dot, (self.warning, "$warning bold")]
         self.query_one("#where", Static).update(Content.assemble(*parts))
+
+    def on_resize(self) -> None:
+        """Keep the keys off where the branch needs the room."""
+        self.query_one("#hints").display = self.size.width >= ROOM_FOR_KEYS
 
     def on_mount(self) -> None:
         """Paint what was set before."""

@@ -60,7 +60,10 @@ def _command(command: Command, width: int) -> Content:
 
 
 def _row(keys: str, usage: str, what: str, width: int) -> Content:
-    """Keys, usage, and the sentence wrapped beside them."""
+    """Keys, usage, and the sentence wrapped beside them, or below them where there is no room."""
+    if width < 60:
+        head = Content.assemble((f"{keys}  " if keys else "", "bold $primary"), (usage, "$secondary"))
+        return Content("\n").join([head, *[Content("  " + line) for line in wrap(what, max(width - 2, 10))]])
     if usage:
         left = Content.assemble((f"{keys:<8}", "bold $primary"), (f"{usage:<24}", "$secondary"))
     else:

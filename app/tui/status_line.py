@@ -37,7 +37,7 @@ class StatusLine(Widget):
 
     @property
     def _gauge_width(self) -> int:
-        return 10 if self.size.width >= 100 else 7
+        return 10 if self.size.width >= 100 else 7 if self.size.width >= 32 else 0
 
     def render(self) -> Content:
         """Draw what fits."""
@@ -73,7 +73,7 @@ class StatusLine(Widget):
                     ("ctx ", "$foreground 55%"),
                     (full, colour),
                     (empty, f"{colour} 30%"),
-                    f" {facts.tokens}/{facts.context}",
+                    f"{' ' * bool(full)}{facts.tokens}/{facts.context}",
                 )
             )
         elif facts.tokens:

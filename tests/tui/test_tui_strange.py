@@ -230,3 +230,25 @@ async def test_long_transcripts_paint_their_end_first_and_never_too_much(stages,
         await stage.send("m6")
         assert [text for text in stage.texts() if text[0] == "m"] == ["m5", "m6"], "the beginning is put away again"
         await stage.sees("↑ 9 earlier messages")
+
+
+async def test_a_window_of_20_by_5_still_shows_the_reply_the_prompt_and_what_is_asked(stages):
+    async with stages((20, 5), script={"hello": "Good day."}) as stage:
+        await stage.send("hello")
+        stage.app.clear_notifications()
+        await stage.sees("Good day.", "❯ message…", "/4096")
+        await stage.press("f1")
+        await stage.sees("HELP", "PROMPT", "Enter")
+        await stage.press("escape", "ctrl+s")
+        await stage.sees("Save as", "name")
+        await stage.press("escape", "ctrl+t")
+        await stage.sees("◀ he")
+
+
+async def test_frames_come_and_go_with_the_window_while_a_reply_is_written(stages):
+    async with stages((120, 40), limit=60) as stage, stage.mid_reply():
+        assert "╭─ CHAT" in stage.seen()
+        await stage.pilot.resize_terminal(40, 10)
+        await stage.until(lambda: "CHAT" not in stage.seen(), "the frames to go")
+        await stage.pilot.resize_terminal(200, 60)
+        await stage.sees("╭─ CHAT", "╭─ TREE")
