@@ -7,6 +7,7 @@ a thread, and the screen goes on painting and taking keys meanwhile.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
@@ -286,6 +287,7 @@ class Reactions:
                 screen.status_line.progress = None
                 screen.header.model = event.name
                 self._paint_status()
+                gc.freeze()  # a vocabulary stays: see ForkpointApp.on_ready
             case events.TurnCommitted():
                 self._end_look()
                 self._unsent = ""

@@ -4,6 +4,7 @@ keys are taken and painted, lists and dialogs open, and the event loop never wai
 A wait that is ours comes with every attempt; one of a busy machine does not, so the best of a few attempts counts.
 """
 
+import gc
 import subprocess
 import sys
 import time
@@ -149,3 +150,11 @@ async def test_a_library_that_stays_busy_is_said_and_read_again_later(stages, mo
         stage.screen.reactions.look_again()
         await stage.send("more")
         assert len(stage.views) == 4
+
+
+async def test_the_collector_passes_over_what_stays(stages):
+    before = gc.get_freeze_count()
+    async with stages(limit=4) as stage:
+        assert gc.get_freeze_count() > before + 10_000  # the modules alone are more
+        await stage.send("hello")
+    assert gc.get_freeze_count() == 0
