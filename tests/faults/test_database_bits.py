@@ -176,3 +176,12 @@ def test_every_two_pages_in_each_others_place(tmp_path):
 
     figures = run(tmp_path, None, 0, changes=swaps)
     report(8, role="tree.db, all swaps", **figures)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(16))
+def test_cut_at_every_length(part, tmp_path):
+    figures = run(
+        tmp_path, None, 0, changes=lambda data, _dice, _count: (data[:at] for at in range(part, len(data), 16))
+    )
+    report(8, role="tree.db, all lengths", part=part, **figures)
