@@ -48,10 +48,7 @@ def add_node(
 
 def _joins(tx: sqlite3.Connection, parent_id: str | None, node: Node) -> bool:
     """A reply belongs to the turn of its question, and the rest of a reply to the part that F5 saved."""
-    row = tx.execute("SELECT role, stop FROM nodes WHERE id = ?", (parent_id,)).fetchone()
-    if row is None:
-        return False
-    role, stop = row
+    role, stop = tx.execute("SELECT role, stop FROM nodes WHERE id = ?", (parent_id,)).fetchone()
     return role == "system" or (node.role == "assistant" and (role != "assistant" or stop == "saved"))
 
 

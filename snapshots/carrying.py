@@ -61,9 +61,8 @@ def records(
     )
     told: set[str] = set()
     for begin in range(0, len(ids_chosen), _BATCH):
-        with (
-            database.read() as tx
-        ):  # a short look each: whoever reads our pipe may be slow, and writers wait for readers
+        # A short look each: whoever reads our pipe may be slow, and writers wait for readers.
+        with database.read() as tx:
             batch = [_outgoing(tx, tree.node(tx, each), told, promised) for each in ids_chosen[begin : begin + _BATCH]]
         for group in batch:
             yield from group
@@ -199,7 +198,8 @@ def _carried(record: Record, manifest: Manifest, known: Mapping[str, tuple[int, 
     if role not in ROLES or type(created) not in (int, float) or not math.isfinite(created):
         raise ValueError
     count = None if values.get("count") is None else _number(values["count"], ids.TOKEN_LIMIT)
-    if count is not None and (role != "assistant" or record.text or record.tokens):
+    left_out = manifest.what == "replay" and role == "assistant" and not record.text and not record.tokens
+    if count is not None and not left_out:
         raise ValueError
     first = None if values.get("first") is None else _number(values["first"], ids.TOKEN_LIMIT - 1)
     tokens = ids.unpack_tokens(record.tokens)

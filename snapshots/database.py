@@ -126,8 +126,7 @@ class Database:
         if found == 0 and str(self.path) != ":memory:":
             self.files.keep_name(self.path)
         self._set_journal()
-        if not self._connection.in_transaction:
-            self._connection.create_function("seal", -1, seals.seal, deterministic=True)
+        self._connection.create_function("seal", -1, seals.seal, deterministic=True)
         with self.write() as tx:
             if self._pragma("user_version") != found:
                 return  # another process was faster

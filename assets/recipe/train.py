@@ -48,7 +48,7 @@ def batches(
             yield cut[:, :-1], cut[:, 1:], torch.from_numpy(weight[at[:, 1:]])
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=70)
@@ -63,7 +63,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shape", type=json.loads, default={})
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def rate_at(arguments: argparse.Namespace, step: int, passed: float) -> float:
+    """Muon's rate at a step, when `passed` (0 to 1) of the run's time is over."""
+    progress = arguments.part[0] + (arguments.part[1] - arguments.part[0]) * passed
+    cosine = 0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2
+    return float(arguments.rate * min(1.0, (step + 1) / arguments.warmup) * cosine)
+
+
+def main() -> None:
+    arguments = options()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     rng = np.random.default_rng(arguments.seed)
@@ -106,12 +117,7 @@ def main() -> None:
         passed = (now - started) / 60 / arguments.minutes
         if passed >= 1 or stop.exists():
             break
-        progress = arguments.part[0] + (arguments.part[1] - arguments.part[0]) * passed
-        rate = (
-            arguments.rate
-            * min(1.0, (step + 1) / arguments.warmup)
-            * (0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2)
-        )
+        rate = rate_at(arguments, step, passed)
         for optimizer, scale in zip(optimizers, (1.0, ADAM_RATE), strict=True):
             optimizer.param_groups[0]["lr"] = rate * scale
         logits = network.logits(network(tokens))

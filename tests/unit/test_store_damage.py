@@ -7,7 +7,7 @@ import threading
 import pytest
 from faults.kit import KEY, chunks, logits, open_library, save, talk
 
-from snapshots import BadNode, DamagedNode, Library, Message, ReplyStart, StoreError
+from snapshots import BadNode, DamagedNode, Library, Message, ReplyStart, StoreError, tree
 from snapshots.fsck import fsck
 
 
@@ -189,3 +189,13 @@ def test_a_row_with_values_of_other_kinds_troubles_no_list(library, change):
     for wrong in (7, reply.id):
         with pytest.raises(StoreError):
             library.path(wrong)
+
+
+def test_where_all_above_a_hidden_message_is_gone_nothing_is_live(library):
+    chat = library.new_conversation()
+    user, reply = talk(library, chat.id, None, "hello")
+    library.delete(reply.id)
+    with library._db.write() as tx:
+        assert tree.nearest_live(tx, reply.id) == user.id
+        tx.execute("DELETE FROM nodes WHERE id = ?", (user.id,))
+        assert tree.nearest_live(tx, reply.id) is None

@@ -1,5 +1,6 @@
 """tree.db as a file: who may open it, who waits for whom, what a newer or broken one says."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from snapshots import (
     UnknownConversation,
     database,
 )
+from snapshots.files import Files
 
 
 def raw(tmp_path, *statements):
@@ -234,3 +236,62 @@ def test_a_change_that_fails_leaves_nothing_behind(tmp_path):
         with pytest.raises(UnknownConversation):
             library.set_title("nobody", "x")
         library.new_conversation()
+
+
+def test_changes_of_others_are_seen_without_waiting_for_anybody(tmp_path):
+    with open_library(tmp_path) as one, open_library(tmp_path) as two:
+        before = one.outside_changes()
+        one.new_conversation()
+        assert one.outside_changes() == before, "its own changes are none of others"
+        two.new_conversation()
+        with one._db.write():
+            assert one.outside_changes() == before, "in the middle of its own change it says what it said last"
+        entered, leave = threading.Event(), threading.Event()
+
+        def read_for_long():
+            with one._db.read():
+                entered.set()
+                leave.wait(10)
+
+        reader = threading.Thread(target=read_for_long)
+        reader.start()
+        assert entered.wait(10)
+        assert one.outside_changes() == before, "another thread has the connection: nobody is waited for"
+        leave.set()
+        reader.join()
+        assert one.outside_changes() != before
+
+
+def test_a_library_that_another_process_makes_first_is_taken_as_it_is(tmp_path):
+    class Slow(Files):
+        def keep_name(self, path):
+            super().keep_name(path)
+            if not others:
+                others.append(open_library(tmp_path))
+                made.append(others[0].new_conversation("of the faster one"))
+
+    others, made = [], []
+    with open_library(tmp_path, Slow()) as library:
+        assert library.conversations() == made
+        others[0].close()
+
+
+def test_a_file_that_may_only_be_read_and_is_no_database_is_damaged(tmp_path):
+    class ReadOnly(Files):
+        def open_or_create(self, path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tree.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(LibraryDamaged):
+        open_library(tmp_path, ReadOnly())
+
+
+def test_the_file_is_not_written_anew_where_it_may_only_be_read_nor_within_a_change(tmp_path):
+    with open_library(tmp_path) as library:
+        with library._db.write(), pytest.raises(StoreError):
+            library._db.compact()
+        library._db.compact()
+    raw(tmp_path, "PRAGMA user_version=7")
+    with open_library(tmp_path) as library, pytest.raises(LibraryIsNewer):
+        library._db.compact()

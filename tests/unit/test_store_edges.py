@@ -271,3 +271,25 @@ def test_large_segments_are_coded_in_threads_and_are_the_same(library, monkeypat
     save(library, tokens)
     assert_true(library.load_state(KEY, tokens), tokens)
     assert library.load_state(KEY, tokens).n_valid == 600
+
+
+def test_a_file_that_another_process_locks_before_it_has_its_name_is_not_left(tmp_path):
+    class Held(Files):
+        def lock(self, fd):
+            return False
+
+    with pytest.raises(OSError, match="locked by another"):
+        Held().create_locked(tmp_path / "a.lock")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_another_process_makes_first_is_as_good(tmp_path, monkeypatch):
+    real = os.mkdir
+
+    def other_is_faster(path, mode):
+        real(path, mode)
+        raise FileExistsError(17, "file exists", str(path))
+
+    monkeypatch.setattr(os, "mkdir", other_is_faster)
+    Files().make_dirs(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()

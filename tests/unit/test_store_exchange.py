@@ -8,7 +8,7 @@ from hashlib import blake2b
 import pytest
 from faults.kit import KEY, open_library, save, talk
 
-from snapshots import BadExport, Message, ModelInfo, StoreReadOnly, UnknownNode, codec, exchange
+from snapshots import BadExport, Message, ModelInfo, StoreReadOnly, UnknownNode, carrying, codec, exchange
 from snapshots.ids import canonical, node_id, pack_tokens
 
 MODEL = ModelInfo(KEY, "prompt", "tiny", "/home/somebody/tiny.gguf", {"tensors": "t"}, {"template": "x"})
@@ -336,3 +336,39 @@ def test_the_committed_file_of_version_1_still_reads(there, repo_root):
     assert (arrival.messages, arrival.added, arrival.names) == (6, 6, ("harbour", "two", "three"))
     assert [n.role for n in there.path(arrival.node_id)] == ["user", "assistant"] * 2
     assert json.dumps(there.node(arrival.node_id).text)[:20] == '"I am sorry. I am a '
+
+
+def test_streams_whose_digests_hold_and_whose_records_do_not_are_refused(there):
+    def raw(record):
+        values = canonical(dict(record.values))
+        return struct.pack("<BIII", record.kind, len(values), 0, 0) + values
+
+    end = exchange.Record(exchange.END, {"records": 0})
+    refused(there, exchange.OPENING + block(raw(end) + raw(end)), "follows its end")
+    refused(there, exchange.OPENING + block(raw(end)[:7]), "cut short")
+    refused(there, exchange.OPENING + block(raw(end._replace(values={"records": 2}))), "records are missing")
+
+
+def test_more_messages_than_an_export_may_hold_are_refused(there, monkeypatch):
+    monkeypatch.setattr(exchange, "NODES_LIMIT", 1)
+    first = message()
+    refused(there, headed(first, message(first.values["id"], "more", keep=2)), "too many messages")
+
+
+def test_where_every_number_behind_a_name_is_taken_the_message_comes_without(here, there, told, monkeypatch):
+    monkeypatch.setattr(carrying, "_TRIES", 3)
+    chat = there.new_conversation()
+    for name in ("left", "left-2"):
+        there.set_name(name, talk(there, chat.id, None, name)[1].id)
+    arrival = arrive(there, exported(here, told["left"]))
+    assert (arrival.added, arrival.names, arrival.renamed) == (4, (), {})
+    assert [s.name for s in there.savepoints() if s.node_id == told["left"]] == []
+
+
+def test_a_reply_that_is_left_out_where_nothing_may_be_is_refused(there):
+    first = message()
+    content = Message("assistant", "", (), stop="stop", sampler={"top_k": 1})
+    parent = first.values["id"]
+    for claimed in (node_id(parent, content, 2), "e" * 64):
+        left_out = message(parent, "", (), 2, id=claimed, role="assistant", stop="stop", count=4, first=7)
+        refused(there, headed(first, left_out))

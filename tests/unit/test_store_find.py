@@ -138,3 +138,17 @@ def test_a_long_conversation_saves_its_next_turn_without_looking_at_every_file(l
         path.unlink()
     assert save(library, tokens, node.id).covered == len(tokens)
     assert library.load_state(KEY, tokens).rung == "bundle"
+
+
+def test_where_the_index_finds_no_room_everything_is_scanned(library):
+    chat = library.new_conversation()
+    node = talk(library, chat.id, None, "zanzibar island")[0]
+    with library._db.read() as tx:
+        tx.execute("PRAGMA max_page_count=1")  # no page more than there are
+    assert node.id in found(library, "zanzi")
+    with library._db.read() as tx:
+        assert find.is_behind(tx)
+        tx.execute("PRAGMA max_page_count=1000000")
+    assert node.id in found(library, "zanzi")
+    with library._db.read() as tx:
+        assert not find.is_behind(tx)

@@ -11,6 +11,7 @@ from golden.make_library import HERE, told
 
 from snapshots import schema
 from snapshots.errors import LibraryDamaged
+from snapshots.fsck import fsck
 
 FORMATS = sorted(path.name[: -len(".tar.gz")] for path in HERE.glob("format-*.tar.gz"))
 
@@ -98,3 +99,21 @@ def test_a_row_that_was_changed_behind_the_seals_is_not_believed(tmp_path):
         for node_id in expected[tides]["paths"]:
             assert library.path(node_id)[-1].id == node_id
         assert library.node_states(next(n for n, s in expected[tides]["states"].items() if s))[0].state_key == KEY
+
+
+def test_a_damaged_library_of_format_1_becomes_one_of_today_with_all_that_is_whole(tmp_path):
+    expected = unpack("format-1", tmp_path)
+    with sqlite3.connect(tmp_path / "data" / "tree.db") as raw:
+        raw.execute("UPDATE nodes SET text = 'jello' WHERE text = 'AGAIN AS A PIRATE'")
+    raw.close()
+    assert fsck(tmp_path / "data", tmp_path / "cache", repair=True).left == 0
+    with open_library(tmp_path) as library:
+        after = told(library)
+    lost = {node for told_ in expected.values() if "paths" in told_ for node in told_["paths"]} - {
+        node for told_ in after.values() if "paths" in told_ for node in told_["paths"]
+    }
+    assert len(lost) == 1
+    assert [after[key] for key in ("prompts", "settings", "model")] == [
+        expected[key] for key in ("prompts", "settings", "model")
+    ]
+    assert [savepoint[0] for savepoint in after["names"]] == ["the moon"]

@@ -10,6 +10,8 @@ from faults.kit import open_library, save, state_files, talk
 from golden.make_library import build, told
 
 from snapshots import LibraryDamaged, StoreBusy
+from snapshots import fsck as fsck_module
+from snapshots.files import Files
 from snapshots.fsck import fsck
 
 
@@ -112,6 +114,8 @@ def test_a_database_that_cannot_be_read_is_restored_from_the_newest_backup(folde
         "DELETE FROM conversations WHERE title = 'Tides'",
         "DELETE FROM nodes WHERE role = 'system'",
         "UPDATE nodes SET turn = 9 WHERE role = 'system'",
+        "DELETE FROM node_states",
+        "UPDATE sqlite_sequence SET seq = 0",
     ],
 )
 def test_each_damaged_row_is_named_and_mended(folder, damage):
@@ -167,3 +171,96 @@ def test_the_command_says_what_it_found_and_did(folder):
     code, out = run("--repair")
     assert (code, out.splitlines()[-1]) == (0, "10 messages, 1 journals, 6 state files: mended.")
     assert run()[0] == 0
+
+
+def test_state_files_that_lie_elsewhere_than_they_say_are_named_and_cleared(folder):
+    segment = next(path for path in state_files(folder) if path.name.endswith("-00.seg"))
+    key = segment.parent.parent
+    elsewhere = segment.with_name(segment.name.replace("-00.seg", "-01.seg"))
+    another = key.with_name("ab" * 16) / segment.parent.name / segment.name
+    another.parent.mkdir(parents=True)
+    for path in (elsewhere, another):
+        path.write_bytes(segment.read_bytes())
+    assert {p.what for p in check(folder).problems} == {"belongs elsewhere", "belongs to another model"}
+    assert check(folder, repair=True).left == 0
+    assert segment.exists()
+    assert not elsewhere.exists()
+    assert not another.exists()
+
+
+def test_a_rollback_journal_beside_a_damaged_database_is_kept_with_it(folder):
+    with open_library(folder) as library:
+        library.back_up(now=True)
+    before = everything(folder)
+    spoil(folder, "UPDATE settings SET value = 'x'")
+    journal = folder / "data" / "tree.db-journal"
+    journal.write_bytes(bytes(512))  # one that SQLite does not play back, so that it is there at the end
+    assert check(folder, repair=True).left == 0
+    assert not journal.exists()
+    assert [path.read_bytes() for path in (folder / "data" / "damaged").glob("*-journal")] == [bytes(512)]
+    assert everything(folder) == before
+
+
+def test_rows_that_a_damaged_table_still_has_are_not_doubled_by_the_backup(folder):
+    with open_library(folder) as library:
+        library.back_up(now=True)
+    before = everything(folder)
+    spoil(folder, "UPDATE labels SET node_id = 'ff' WHERE name = 'pirate'")
+    report = check(folder, repair=True)
+    assert "rows of labels were damaged; 1 came from a backup" in report.done
+    assert everything(folder) == before
+
+
+def test_messages_in_an_order_that_cannot_be_are_put_behind_their_parents(folder):
+    before = everything(folder)
+    chats = [chat for chat, told in before.items() if "paths" in told]
+    spoil(
+        folder,
+        "UPDATE nodes SET seq = -seq",
+        "UPDATE nodes SET seq = seq + (SELECT 1 - min(seq) FROM nodes)",
+        "UPDATE labels SET node_id = 'ff' WHERE name = 'pirate'",
+    )
+    assert check(folder, repair=True).left == 0
+    with sqlite3.connect(folder / "data" / "tree.db") as raw:
+        rows = raw.execute("SELECT n.seq, p.seq FROM nodes n JOIN nodes p ON p.id = n.parent_id").fetchall()
+    assert rows
+    assert all(child > parent for child, parent in rows)
+    after = everything(folder)
+    assert [after[chat]["paths"] for chat in chats] == [before[chat]["paths"] for chat in chats]
+
+
+def test_a_message_that_keeps_more_than_is_before_it_is_named(folder):
+    spoil(folder, "UPDATE nodes SET n_tokens = 0 WHERE role = 'system'")
+    assert {(p.where, p.what) for p in check(folder).problems} >= {
+        ("nodes", "does not give its own id"),
+        ("nodes", "does not fit the message before it"),
+    }
+
+
+def test_state_files_that_vanish_while_fsck_looks_are_no_damage(folder):
+    class Vanishing(Files):
+        def read(self, path, limit):
+            if path.suffix == ".seg":
+                path.unlink()
+            return super().read(path, limit)
+
+    report = check(folder, files=Vanishing())
+    assert report.problems == []
+    assert report.state_files == 3
+
+
+def test_a_library_that_another_process_locks_for_long_is_busy(folder, monkeypatch):
+    real = fsck_module._open
+
+    def impatient(*given):
+        connection = real(*given)
+        connection.execute("PRAGMA busy_timeout=1")  # ms, for 30 s
+        return connection
+
+    monkeypatch.setattr(fsck_module, "_open", impatient)
+    other = sqlite3.connect(folder / "data" / "tree.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreBusy):
+        check(folder)
+    other.close()
+    assert check(folder).problems == []

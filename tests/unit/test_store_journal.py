@@ -208,6 +208,7 @@ def test_strange_files_among_the_journals_are_left_alone(library, start, tmp_pat
     folder = journal.path.parent
     os.mkfifo(folder / "fifo.journal")
     (folder / "dir.journal").mkdir()
+    (folder / "notes.txt").write_bytes(b"mine")
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
     (folder / "link.journal").symlink_to(victim)
@@ -217,7 +218,7 @@ def test_strange_files_among_the_journals_are_left_alone(library, start, tmp_pat
         file.write(huge)
     assert [r.torn for r in library.dead_replies()] == [True]
     assert victim.read_bytes() == b"mine"
-    assert {p.name for p in folder.iterdir()} >= {"fifo.journal", "dir.journal", "link.journal"}
+    assert {p.name for p in folder.iterdir()} >= {"fifo.journal", "dir.journal", "link.journal", "notes.txt"}
 
 
 def test_a_full_disk_stops_the_journal_with_its_records_whole(tmp_path, start):
@@ -243,3 +244,93 @@ def test_the_tree_can_be_used_while_a_reply_is_in_flight(library, start):
     journal.append([1])
     journal.discard()
     assert library.dead_replies() == []
+
+
+def test_a_record_of_a_kind_that_is_not_known_is_passed_over(library, start):
+    journal = library.begin_journal(start)
+    journal.append([1], "a")
+    journal.add(9, b"of a later version")
+    journal.append([2], "b")
+    journal.close()
+    (dead,) = library.dead_replies()
+    assert (dead.tokens, dead.text, dead.torn) == ((1, 2), "ab", False)
+
+
+def test_a_record_that_claims_more_tokens_than_it_has_ends_the_reply(library, start):
+    journal = library.begin_journal(start)
+    journal.append([1], "a")
+    journal.add(2, struct.pack("<II", 5, 7))
+    journal.append([2], "b")
+    journal.close()
+    (dead,) = library.dead_replies()
+    assert (dead.tokens, dead.text, dead.torn) == ((1,), "a", True)
+
+
+def test_a_journal_that_was_closed_takes_nothing_and_can_be_closed_again(library, start):
+    journal = library.begin_journal(start)
+    journal.append([1], "a")
+    journal.close()
+    size = journal.path.stat().st_size
+    journal.append([2], "b")
+    journal.sync()
+    journal.close()
+    journal.discard()
+    assert journal.path.stat().st_size == size
+
+
+def test_a_draft_that_a_killed_process_left_is_removed(library, start):
+    journal = library.begin_journal(start)
+    journal.close()
+    draft = journal.path.with_name("a" * 32 + ".new")
+    draft.write_bytes(b"")
+    assert [each.journal_id for each in library.dead_replies()] == [journal.id]
+    assert not draft.exists()
+
+
+def test_a_journal_without_a_whole_start_cannot_be_adopted(library, start):
+    journal = library.begin_journal(start)
+    journal.close()
+    journal.path.write_bytes(journal.path.read_bytes()[:40])
+    with pytest.raises(JournalGone, match="empty"):
+        library.adopt_reply(journal.id)
+
+
+def test_three_drafts_that_others_hold_are_a_typed_error(tmp_path, start):
+    class Held(Files):
+        def lock(self, fd):
+            return False
+
+    with open_library(tmp_path) as library:
+        library._journals._files = Held()
+        with pytest.raises(StoreError, match="taken away"):
+            library.begin_journal(start)
+
+
+def test_a_journal_that_cannot_be_written_anew_goes_on_when_it_can(tmp_path, start):
+    class Unlucky(Files):
+        syncs_fail = locked_by_others = False
+
+        def sync(self, fd):
+            if self.syncs_fail:
+                raise OSError(5, "input/output error")
+            super().sync(fd)
+
+        def lock(self, fd):
+            return not self.locked_by_others and super().lock(fd)
+
+    files = Unlucky()
+    with open_library(tmp_path, files) as library:
+        journal = library.begin_journal(start)
+        journal.append([1], "a")
+        files.syncs_fail = True
+        with pytest.raises(StoreError):
+            journal.sync()
+        files.syncs_fail, files.locked_by_others = False, True
+        with pytest.raises(StoreError, match="busy"):
+            journal.sync()
+        files.locked_by_others = False
+        journal.append([2], "b")
+        journal.sync()
+        journal.close()
+        (dead,) = library.dead_replies()
+        assert (dead.tokens, dead.torn) == ((1, 2), False)

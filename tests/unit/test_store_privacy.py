@@ -10,6 +10,7 @@ from faults.kit import KEY, FailingFiles, open_library, save
 
 from app.chat import ChatOptions
 from snapshots import Message, ReplyStart, StoreError, UnknownNode
+from snapshots.files import Files
 from snapshots.fsck import fsck
 
 SECRET = "the treasure lies under Xanthippe's oak"
@@ -286,3 +287,56 @@ def test_states_whose_row_a_crash_prevented_are_forgotten_too(tmp_path):
         save(library, library.tokens(doomed.id))  # files, and no row
         library.delete_forever(doomed.id)
         assert library.load_state(KEY, [1, 2, 3, 4, 5]).n_valid == 2
+
+
+def test_forgetting_leaves_journals_of_others_and_those_that_are_being_written(told):
+    library, root, secret, other = told
+    chat = library.node(root).conversation_id
+    dead = library.begin_journal(ReplyStart(chat, other))
+    dead.close()
+    rootless = library.begin_journal(ReplyStart(chat, None))
+    rootless.close()
+    alive = library.begin_journal(ReplyStart(chat, other))
+    library.delete_forever(secret)
+    assert {each.journal_id for each in library.dead_replies()} == {dead.id, rootless.id}
+    assert alive.path.exists()
+    alive.discard()
+
+
+def test_what_was_said_since_the_last_search_is_forgotten_too(told, tmp_path):
+    library, root, *_ = told
+    chat = library.node(root).conversation_id
+    late = library.add_node(chat, root, Message("user", "ephemeral zanzibar", (9, 8)))
+    library.delete_forever(late.id)
+    assert library.find("zanzibar") == []
+    assert library.find("weather")
+    assert holds(tmp_path, b"zanzibar") == set()
+
+
+def test_states_that_cannot_be_removed_are_said(told, tmp_path):
+    library, _, secret, _ = told
+    library.close()
+    with open_library(tmp_path, Keeping()) as stuck, pytest.raises(StoreError, match="could not be removed"):
+        stuck.delete_forever(secret)
+    open_library(tmp_path).close()  # the next start ends what was begun
+    assert holds(tmp_path, *needles()) == set()
+
+
+class Keeping(Files):
+    """Cannot remove state files, as in a directory of another user."""
+
+    def unlink(self, path):
+        if path.suffix in (".seg", ".fin"):
+            raise PermissionError(13, "permission denied", str(path))
+        super().unlink(path)
+
+
+def test_a_damaged_journal_that_no_repair_moved_is_forgotten_too(told):
+    library, _, secret, other = told
+    broken = library.begin_journal(ReplyStart(library.node(other).conversation_id, other))
+    broken.close()
+    data = bytearray(broken.path.read_bytes())
+    data[60] ^= 1
+    broken.path.write_bytes(data)
+    library.delete_forever(secret)
+    assert not broken.path.exists()

@@ -235,3 +235,11 @@ def test_a_conversation_that_begins_with_a_message_of_no_tokens_has_a_footprint(
     chat = library.new_conversation()
     empty = library.add_node(chat.id, None, Message("user", "nothing"))
     assert library.footprint(empty.id).size_bytes == 0
+
+
+def test_conversations_that_begin_otherwise_share_no_files(library):
+    first, same, other = chain(library, 70)[0], chain(library, 70)[0], chain(library, 80, start=500)[0]
+    with library._db.read() as tx:
+        found = [quota.relatives(tx, node_id) for node_id in (first, other)]
+    theirs = [library.node(node_id).conversation_id for node_id in (first, same, other)]
+    assert found == [set(theirs[:2]), {theirs[2]}]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from faults.kit import KEY, assert_true, chunk, chunks, logits, open_library, save, state_files
 
-from snapshots import BadNode, Chunk, Message, StoreError, UnknownNode, tree
+from snapshots import BadNode, Chunk, Message, StoreError, UnknownNode, pieces, segment, tree
 from snapshots.files import Files
+from snapshots.places import Chain
 
 LENGTHS = [0, 1, 2, 63, 64, 65, 127, 128, 129, 200]
 
@@ -352,3 +353,29 @@ def test_saving_a_turn_reads_only_what_is_new_of_its_path(library, monkeypatch):
         library.save_state(further, KEY, (*tokens[:3], 7, 8, 8), ())
     with pytest.raises(UnknownNode):
         library.save_state("0" * 64, KEY, tokens, ())
+
+
+def test_logits_without_dice_are_damaged_and_written_again(library):
+    tokens = list(range(70))
+    save(library, tokens)
+    chain = Chain(library.cache_dir, KEY, tokens)
+    final = chain.final()
+    for dice in (7, None, "ab" * 1000):
+        header = {**pieces.final_header(chain), "dice_key": dice}
+        final.write_bytes(segment.encode(header, {"logits": logits(tokens)}))
+        state = library.load_state(KEY, tokens)
+        assert (state.n_valid, state.logits, state.damaged) == (70, None, 1)
+        assert save(library, tokens).complete
+        assert_true(library.load_state(KEY, tokens), tokens)
+
+
+def test_a_cache_that_is_never_there_when_it_is_looked_at_loses_nothing(tmp_path):
+    class Blind(Files):
+        def signature(self, path):
+            return None  # every look comes too early or too late
+
+    tokens = list(range(150))
+    with open_library(tmp_path, Blind()) as library:
+        for _ in range(2):
+            assert save(library, tokens).complete
+            assert_true(library.load_state(KEY, tokens), tokens)
