@@ -6,6 +6,7 @@ import datetime
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app import thinking, views
@@ -28,7 +29,7 @@ from app.place import SETTINGS, UNSAVED, Cut, Place
 from app.prefill_ahead import PrefillAhead
 from app.replying import Requests, Voice
 from app.savepoints import WORTH_TIMING, Reached, StateWriter, model_info, remember_speed
-from app.sentences import sentence
+from app.sentences import fields_as_said, sentence
 from app.workbench import HARMLESS_FIELDS, Expectation, Workbench
 from snapshots import ActionKind, DeadReply, Library, Node, StoreError, StoreReadOnly
 from snapshots import Message as NewMessage
@@ -220,7 +221,8 @@ class Core:
         self.take_over()
         self.find_pending()
         if restored is not None and not quiet:
-            self.emit(restored)
+            undoable = action is not None and "/undo" not in what
+            self.emit(replace(restored, sentence=f"{restored.sentence} /undo returns.") if undoable else restored)
         self.emit(PositionChanged())
         self.emit(TreeChanged())
         if self.dead is not None:
@@ -245,7 +247,7 @@ class Core:
             if self.options.strict_model:
                 raise OtherModel(what.strip("“”"), fields, expected.saved_with)
             text = f"{what or 'This conversation'} was made with {expected.saved_with or 'another model'}"
-            text += f" ({', '.join(fields)}): {model.name} reads it anew with the next message."
+            text += f" ({fields_as_said(fields)}): {model.name} reads it anew with the next message."
             return Restored(node_id, "recomputed", 0, 0, None, fields, text[:1].upper() + text[1:])
         whole = there.cut is None
         expected = self.expectation(node)
@@ -392,5 +394,5 @@ def _sentence(what: str, reached: Reached, expected: Expectation) -> str:
     elif reached.bit_exact is False:
         how += ", by another numerics version"
     elif expected.differs:
-        how += f", with another model ({', '.join(expected.differs)})"
+        how += f", with another model ({fields_as_said(expected.differs)})"
     return f"{what[:1].upper() + what[1:] if what else 'Ready'}: {how}."

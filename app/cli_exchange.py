@@ -13,6 +13,7 @@ import click
 from app.cli import json_option, model_options
 from app.cli_library import in_library, node_id_of, plain, print_line
 from app.events import Progress
+from app.sentences import counted
 from app.terminal import ProgressLine, print_json
 from app.travelling import document, import_checked, said, write_file
 from snapshots import Arrival, Carried, ExportScope, Library, ModelInfo
@@ -42,6 +43,8 @@ def export_command(
     """
     if replay and kind != "file":
         raise click.UsageError("--replay is a file of its own: leave --format out.")
+    if output == "":
+        raise click.UsageError("-o needs the name of a file, or '-' for stdout.")
     if output is None:
         if kind == "file" and sys.stdout.isatty():
             raise click.UsageError("An export is no text for a terminal; name a file with -o FILE ('-' is stdout).")
@@ -179,8 +182,9 @@ def _report(found: Replay, arrival: Arrival | None, as_json: bool) -> int:
         print_line(f"FAIL: {found.difference}. Nothing was imported.")
     else:
         chosen = f" {found.chosen} began with a token that somebody chose." if found.chosen else ""
+        made = "1 reply was" if found.replies == 1 else f"{found.replies} replies were"
         print_line(
-            f"PASS: {found.replies} replies of {found.tokens} tokens were made again, equal in every id and in "
-            f"{found.digests} digests of logits.{chosen}"
+            f"PASS: {made} made again, equal in {counted(found.tokens, 'token')} and in "
+            f"{counted(found.digests, 'digest')} of logits.{chosen}"
         )
     return 11 if found.difference else 0

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from app.cli import json_option
-from app.cli_library import print_line
+from app.cli_library import NO_LIBRARY, print_line
 from app.config import directories
+from app.sentences import counted
 from app.terminal import print_json
 
 DAMAGED = 14
@@ -23,7 +24,7 @@ def fsck_command(repair: bool, as_json: bool) -> int:
 
     roots = directories()
     if not (roots.data / "tree.db").exists() and not (roots.data / "backups").exists():
-        print_json({"problems": [], "done": [], "left": 0}) if as_json else print_line("There is no library yet.")
+        print_json({"problems": [], "done": [], "left": 0}) if as_json else print_line(NO_LIBRARY)
         return 0
     report = fsck(roots.data, roots.cache, repair=repair)
     if as_json:
@@ -34,7 +35,8 @@ def fsck_command(repair: bool, as_json: bool) -> int:
             print_line(" ".join(filter(None, (f"{problem.where}:", problem.key[:20], problem.what))))
         for line in report.done:
             print_line(f"repaired: {line}")
-        counts = f"{report.messages} messages, {report.journals} journals, {report.state_files} state files"
+        found = {"message": report.messages, "journal": report.journals, "state file": report.state_files}
+        counts = ", ".join(counted(count, thing) for thing, count in found.items())
         verdict = "whole" if not report.problems else "mended" if not report.left else f"{report.left} damaged"
         print_line(f"{counts}: {verdict}.")
     return DAMAGED if report.left else 0

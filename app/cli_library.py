@@ -11,9 +11,11 @@ import click
 
 from app.cli import json_option
 from app.errors import NothingToDo
+from app.sentences import counted
 from app.terminal import ago, print_json, print_table, size, write_text
 from snapshots import Action, DamagedNode, Library, Twig, UnknownName, UnknownRef
 
+NO_LIBRARY = "There is no library yet."
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -100,7 +102,9 @@ def tree_command(ref: str | None, as_json: bool) -> None:
             print_json([]) if as_json else print("Nothing is saved yet.")
             return
         conversation_id = (
-            library.glance(node_id_of(library, ref)).conversation_id if ref else library.conversations()[0].id
+            library.glance(node_id_of(library, ref)).conversation_id
+            if ref is not None
+            else library.conversations()[0].id
         )
         twigs = library.tree(conversation_id)
     if as_json:
@@ -212,7 +216,7 @@ def delete_command(ref: str, forever: bool, as_json: bool) -> None:
             if as_json:
                 print_json({"id": node_id, "deleted": gone.messages, "files": gone.files, "forever": True})
             else:
-                what = f"{gone.messages} message{'s' if gone.messages != 1 else ''} and {gone.files} files of states"
+                what = f"{counted(gone.messages, 'message')} and {counted(gone.files, 'file')} of states"
                 print_line(f"Forgot {what}. Nothing brings them back.")
             return
         action = library.delete(node_id)
@@ -220,7 +224,8 @@ def delete_command(ref: str, forever: bool, as_json: bool) -> None:
     if as_json:
         print_json({"id": node_id, "deleted": count})
     else:
-        print_line(f"Deleted {count} message{'s' if count != 1 else ''}; `forkpoint undo` brings them back.")
+        them = "it" if count == 1 else "them"
+        print_line(f"Deleted {counted(count, 'message')}; `forkpoint undo` brings {them} back.")
 
 
 @click.command("undo", context_settings=_SETTINGS)
@@ -264,6 +269,7 @@ def diff_command(a: str, b: str, as_json: bool) -> None:
         shared = common_length([n.id for n in paths[0]], [n.id for n in paths[1]])
         tokens = common_length(*(library.tokens(path[-1].id) for path in paths))
     last = paths[0][shared - 1] if shared else None
+    same = shared == len(paths[0]) == len(paths[1])
     if as_json:
         from app.documents import node_row
 
@@ -273,9 +279,11 @@ def diff_command(a: str, b: str, as_json: bool) -> None:
         return
     if last is None:
         print_line(f"{a} and {b} have no message in common; the first {tokens} of their tokens are the same.")
+    elif same:
+        print_line(f"{a} and {b} are the same place: {last.id[:8]} (t{last.turn}), {tokens} tokens.")
     else:
         print_line(f"{a} and {b} part behind {last.id[:8]} (t{last.turn}), {tokens} tokens are the same.")
-    for ref, path in zip((a, b), paths, strict=True):
+    for ref, path in zip((a, b), paths, strict=True) if not same else ():
         print_line(f"──── {ref} · {path[-1].id[:8]} · {path[-1].n_tokens} tokens ────")
         for node in path[shared:]:
             if node.text:
@@ -346,7 +354,8 @@ def gc_command(as_json: bool) -> None:
 
     with _reading() as library:
         if library is None:
-            raise NothingToDo("There is no library yet.")
+            print_json({"files": 0, "size_bytes": 0, "evicted": None}) if as_json else print_line(NO_LIBRARY)
+            return
         library.set_cap(load_config().quota)
         garbage = library.collect_garbage()
         eviction = library.make_room()
@@ -354,6 +363,7 @@ def gc_command(as_json: bool) -> None:
     if as_json:
         print_json({**{key: value for key, value in plain(garbage).items() if key != "demoted"}, "evicted": evicted})
         return
-    print_line(f"Removed {garbage.files} files of {size(garbage.size_bytes)} that nothing needs.")
+    print_line(f"Removed {counted(garbage.files, 'file')} ({size(garbage.size_bytes)}) that nothing needs.")
     if eviction is not None:
-        print_line(f"Evicted {size(eviction.size_bytes)} more: {eviction.demoted} savepoints resume by recomputing.")
+        resume = f"{counted(eviction.demoted, 'savepoint')} {'resumes' if eviction.demoted == 1 else 'resume'}"
+        print_line(f"Evicted {size(eviction.size_bytes)} more: {resume} by recomputing.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -37,7 +39,7 @@ def chosen_model(path: Path | None) -> Path:
 def models_command(paths: tuple[Path, ...], as_json: bool) -> int:
     """List the bundled model, the config file's and the last used one, and the GGUF files in PATHS.
 
-    A file of PATHS that is missing or no model is listed with the reason, and gives the exit code.
+    What of PATHS is missing or no model, or a folder without one, is listed with the reason and gives the exit code.
     """
     from engine.errors import EngineError
 
@@ -45,7 +47,7 @@ def models_command(paths: tuple[Path, ...], as_json: bool) -> int:
     for kind, path in _known(paths):
         try:
             rows.append({"kind": kind, **_facts(path)})
-        except (EngineError, OSError) as error:
+        except (EngineError, OSError, BadInput) as error:
             rows.append({"kind": kind, "path": str(path), "name": None, "error": sentence(error)})
             code = code or (exit_code(error) if path in paths else 0)
     if as_json:
@@ -79,7 +81,7 @@ def _known(paths: tuple[Path, ...]) -> list[tuple[str, Path]]:
         if last and all(Path(last) != path for _, path in found):
             found.append(("last used", Path(last)))
     for path in paths:
-        found += [("", p) for p in (sorted(path.glob("**/*.gguf")) if path.is_dir() else [path])]
+        found += [("", p) for p in (sorted(path.glob("**/*.gguf")) or [path] if path.is_dir() else [path])]
     return found
 
 
@@ -88,6 +90,8 @@ def _facts(path: Path) -> dict[str, Any]:
 
     from engine.gguf import GGUF
 
+    if path.is_dir():
+        raise BadInput(str(path), "holds no GGUF file")
     gguf = GGUF.open(path)
     try:
         types = Counter(tensor.type for tensor in gguf.tensors.values())
@@ -171,6 +175,8 @@ def eval_command(
     """
     if (textfile is None) == (tokens_file is None):
         raise click.UsageError("Either a TEXTFILE or --tokens-file IDS.json is needed.")
+    if out is not None and not out.parent.is_dir():  # said before anything is computed
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(out))
     ids = _ids(tokens_file) if tokens_file is not None else None
     text = None if textfile is None else _file_text(textfile)
     if not (text or ids):

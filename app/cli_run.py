@@ -26,6 +26,7 @@ from app.events import (
     Restored,
     TurnCommitted,
 )
+from app.sentences import fields_as_said
 from app.terminal import BranchPrinter, ProgressLine, print_json, write_text
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class _Listener:
         """Say it where the promise does not hold: going on gives other tokens than those that would have come."""
         if not restored.differs and restored.bit_exact is not False:
             return
-        why = f"with another {', '.join(restored.differs) or 'version of the arithmetic'}"
+        why = f"with another {fields_as_said(restored.differs) or 'version of the arithmetic'}"
         self.progress.clear()
         click.echo(
             f"forkpoint: The savepoint was made {why}: what follows may differ from what would have come.", err=True

@@ -14,6 +14,7 @@ from app.errors import OtherModel
 from app.events import Progress
 from app.saved_model import SavedModel, how_to_open, saved_model, was_computed
 from app.savepoints import model_info
+from app.sentences import counted
 from app.terminal import ProgressLine, print_json
 from snapshots import Library, Node, UnknownRef
 
@@ -79,7 +80,8 @@ def _report(result: dict[str, Any], as_json: bool) -> int:
         )
     elif passed:
         print(
-            f"PASS: {result['tokens']} tokens, {result['digests']} digests, {result['kv_tokens']} tokens of stored KV."
+            f"PASS: {counted(result['tokens'], 'token')}, {counted(result['digests'], 'digest')}, "
+            f"{counted(result['kv_tokens'], 'token')} of stored KV."
         )
     else:
         print(f"NOTHING PROVEN: {result['tokens']} tokens, but no digest and no KV is stored to compare with.")

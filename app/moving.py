@@ -9,6 +9,7 @@ from app.chat_core import Core
 from app.errors import NothingToDo
 from app.events import PositionChanged, Restored, Saved, TreeChanged
 from app.place import SETTINGS, UNSAVED
+from app.sentences import counted
 from snapshots import Action, NameTaken, Node, Ref, StoreError, UnknownName
 from snapshots.names import check_name
 
@@ -155,7 +156,8 @@ class Moving:
             if any(n.id == node.id for n in core.place.path):
                 core.go(node.conversation_id, action.head_id, action=None, quiet=True)
             core.emit(TreeChanged())
-            core.notice(f"Deleted {action.detail.get('nodes', 1)} messages; /undo brings them back.")
+            count = action.detail.get("nodes", 1)
+            core.notice(f"Deleted {counted(count, 'message')}; /undo brings {'it' if count == 1 else 'them'} back.")
 
     def undo(self, *, redo: bool) -> None:
         """Reverse the last action, or do it again."""
@@ -243,8 +245,11 @@ class Moving:
         if node is None:
             raise NothingToDo("There is nothing to export yet.")
         kind = path.suffix.lower().removeprefix(".")
-        written = core.library.export(node.id) if kind not in ("md", "json") else None
-        write_file(path.expanduser(), written or document(core.library, node.id, "savepoint", kind), force=False)
+        if kind in ("md", "json"):
+            pieces = document(core.library, node.id, "savepoint", kind)
+        else:
+            pieces = core.library.export(node.id)
+        write_file(path.expanduser(), pieces, force=False, way_out="name another file")
 
     def import_file(self, path: Path) -> None:
         """Read an exported file; see Chat.import_file."""

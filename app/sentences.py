@@ -95,7 +95,8 @@ def _about_a_place(name: str, e: dict[str, object]) -> str:
     """The sentence where an error is about a savepoint or its name; else nothing."""
     text = ""
     if name == "UnknownRef":
-        text = f"There is no savepoint “{_short(e['ref'])}”" + (f": {e['why']}" if e.get("why") else "")
+        why = e.get("why") or _why_unknown(str(e["ref"]).strip())
+        text = f"There is no savepoint “{_short(e['ref'])}”" + (f": {why}" if why else "")
         text += _nearest(e.get("nearest"))
     elif name == "UnknownName":
         text = f"There is no savepoint named “{_short(e['name'])}”" + _nearest(e.get("nearest"))
@@ -105,7 +106,8 @@ def _about_a_place(name: str, e: dict[str, object]) -> str:
     elif name == "AmbiguousRef":
         text = f"“{_short(e['ref'])}” fits several savepoints: {_listed(e.get('candidates'))}."
     elif name == "BadName":
-        text = f"The name “{_short(e['name'])}” {e['why']}."
+        quoted = f"“{_short(e['name'])}” " if e["name"] else ""
+        text = f"The name {quoted}{e['why']}."
     elif name == "NameTaken":
         text = f"The name “{e['name']}” belongs to another savepoint; use -f, or confirm, to move it."
     elif name == "NothingToUndo":
@@ -116,8 +118,8 @@ def _about_a_place(name: str, e: dict[str, object]) -> str:
         else:
             how = "open that model with -m, or restore it in the chat"
         text = f"The savepoint “{e['name']}” was made with {e['saved_with'] or 'another model'}: "
-        fields = _listed(e["fields"]).replace("kv_type", "the cache type") or "the model"
-        text += f"{fields} {'differ' if ', ' in fields else 'differs'}; {how}."
+        fields = fields_as_said(e["fields"]) or "model"
+        text += f"the {fields} {'differ' if ', ' in fields else 'differs'}; {how}."
     return text
 
 
@@ -186,6 +188,20 @@ def _short(name: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
+def _why_unknown(ref: str) -> str:
+    """What is wrong with the form of a REF that names nothing; "" where its form is right."""
+    name, mark, steps = re.fullmatch(r"(?s)([^~@]*)([~@]?)(.*)", ref).groups()  # type: ignore[union-attr]
+    if not ref:
+        return "a name, the start of an id, `quick` or `HEAD` is needed"
+    if mark and not name:
+        return f"in front of {mark} stands a name, the start of an id, `quick` or `HEAD`"
+    if ref.casefold() in ("quick", "head"):
+        return "nothing was saved with F5 in this conversation" if ref.casefold() == "quick" else "nothing was said yet"
+    if mark and not re.fullmatch(r"[0-9]{0,9}(@[0-9]{1,9})?", steps):
+        return f"behind {mark} stands a number of at most nine digits"
+    return "the start of an id has four digits at least" if re.fullmatch("[0-9a-fA-F]{1,3}", ref) else ""
+
+
 def _nearest(names: object) -> str:
     listed = _listed(names)
     return f"; the nearest are {listed}." if listed else "."
@@ -218,6 +234,16 @@ def _is_plain(c: str) -> bool:
     if c in "\t\n" or c in _KEPT_FORMATS:
         return True
     return unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def fields_as_said(fields: object) -> str:
+    """Give the names of what differs between two models, as people call them."""
+    return _listed(fields).replace("kv_type", "cache type").replace("_", " ")
+
+
+def counted(count: int, thing: str) -> str:
+    """Give "1 message", "3 messages"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def exit_code_table() -> str:

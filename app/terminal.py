@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -23,6 +24,7 @@ _PHASES = {
     "replay": "Making replies again",
 }
 _BAR = 20
+_TWO_YEARS = 2 * 365.25 * 86400
 
 
 def write_text(text: str, stream: TextIO | None = None) -> None:
@@ -58,12 +60,14 @@ def size(count: int) -> str:
 
 
 def ago(then: float) -> str:
-    """Give a time as its distance from now."""
-    seconds = max(0.0, time.time() - then)
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h"), (float("inf"), 86400, "days")):
+    """Give a time as its distance from now. A clock that was set back makes times lie ahead."""
+    seconds = time.time() - then
+    if seconds < -90:
+        return "in the future"
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h"), (_TWO_YEARS, 86400, "days")):
         if seconds < limit:
-            return f"{seconds / unit:.0f} {name} ago"
-    return ""
+            return f"{max(0.0, seconds) / unit:.0f} {name} ago"
+    return f"{seconds / _TWO_YEARS * 2:.0f} years ago"
 
 
 class ProgressLine:
@@ -76,7 +80,11 @@ class ProgressLine:
 
     def show(self, progress: Progress) -> None:
         """Draw the line anew."""
-        if not sys.stderr.isatty() or time.monotonic() - self._begin < self._patience_s:
+        if (
+            not sys.stderr.isatty()
+            or os.environ.get("TERM") == "dumb"
+            or time.monotonic() - self._begin < self._patience_s
+        ):
             return
         filled = _BAR * progress.done // progress.total if progress.total else 0
         left = f" · {progress.eta_s:.0f} s left" if progress.eta_s else ""

@@ -30,7 +30,7 @@ def document(library: Library, node_id: str, scope: ExportScope, kind: str) -> I
         yield piece.encode("utf-8", "replace")
 
 
-def write_file(path: Path, pieces: Iterable[bytes], *, force: bool) -> None:
+def write_file(path: Path, pieces: Iterable[bytes], *, force: bool, way_out: str = "-f replaces it") -> None:
     """Write a file that appears when it is whole; pipes and devices are written as they are.
 
     Raises BadInput where it is there already and `force` is not set; OSError.
@@ -41,7 +41,7 @@ def write_file(path: Path, pieces: Iterable[bytes], *, force: bool) -> None:
                 there.writelines(pieces)
             return
         if not force:
-            raise BadInput(str(path), "is there already; -f replaces it")
+            raise BadInput(str(path), f"is there already; {way_out}")
     try:
         draft = tempfile.NamedTemporaryFile(dir=path.parent, prefix=".forkpoint-", delete=False)  # noqa: SIM115
     except OSError as error:

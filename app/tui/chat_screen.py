@@ -213,9 +213,9 @@ class ChatScreen(Screen[None]):
         here = None if self.talking else self.chat.status().node_id
         return {name for name, node_id in self.seen.names.items() if node_id != here}
 
-    def ready_to_talk(self) -> bool:
-        """Whether a reply could be written now; says why not."""
-        if self.chat.model is None:
+    def ready_to_talk(self, *, with_model: bool = True) -> bool:
+        """Whether a reply could be written now, or a model be opened; says why not."""
+        if self.chat.model is None and (with_model or self.talking):
             self.toast("The model is still being opened." if self.talking else NO_MODEL)
             return False
         if self.talking:

@@ -80,7 +80,7 @@ def _read(text: str, now: object) -> object:
 async def model(screen: ChatScreen, argument: str) -> None:
     """Show the model, or open another file."""
     if argument:
-        if screen.ready_to_talk():
+        if screen.ready_to_talk(with_model=False):
             screen.open_model(Path(argument).expanduser())
         return
     now = screen.chat.model

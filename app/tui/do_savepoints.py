@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.sentences import sentence
+from app.sentences import counted, sentence
 from app.tui.ask_name import AskName
 from app.tui.deeds import deed
 from app.tui.picker import Pick, Picker
@@ -65,7 +65,7 @@ async def open_savepoint(screen: ChatScreen, _argument: str) -> None:
             picks.append(Pick(f"node:{row.node_id}", one_line(row.preview, 60), note, "○"))
     for talk in screen.seen.talks:
         if not talk.is_here and talk.turns:
-            picks.append(Pick(f"talk:{talk.conversation_id}", talk.title, f"{talk.turns} turns", "◇"))
+            picks.append(Pick(f"talk:{talk.conversation_id}", talk.title, counted(talk.turns, "turn"), "◇"))
     if not picks:
         screen.toast("There is nothing to open yet: F5 or Ctrl+S makes a savepoint.")
         return

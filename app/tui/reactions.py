@@ -286,6 +286,7 @@ class Reactions:
             case events.ModelReady():
                 screen.status_line.progress = None
                 screen.header.model = event.name
+                await screen.transcript.hush()  # whatever was said of a model that could not be opened
                 self._paint_status()
                 gc.freeze()  # a vocabulary stays: see ForkpointApp.on_ready
             case events.TurnCommitted():
@@ -374,8 +375,6 @@ class Reactions:
         if event.node_id and event.node_id in words:
             names = [name for name, node_id in self.seen.names.items() if node_id == event.node_id]
             words = words.replace(f"“{event.node_id}”", f"★ {names[0]}" if names else "There")
-        if not words.startswith("Ready") and "/undo" not in words:
-            words += " /undo returns."
         if event.node_id:
             screen.toast(words)
 

@@ -252,3 +252,28 @@ async def test_frames_come_and_go_with_the_window_while_a_reply_is_written(stage
         await stage.until(lambda: "CHAT" not in stage.seen(), "the frames to go")
         await stage.pilot.resize_terminal(200, 60)
         await stage.sees("╭─ CHAT", "╭─ TREE")
+
+
+async def test_a_model_that_cannot_be_opened_leaves_room_for_another_one(stages, monkeypatch):
+    engine = FakeEngine(script={"hello": "Good day."})
+
+    def fail(*_args, **_options):
+        raise FileNotFoundError(2, "No such file or directory", "fake.gguf")
+
+    opens = engine.open_model
+    monkeypatch.setattr(engine, "open_model", fail)
+    async with stages(engine=engine, ready=False) as stage:
+        await stage.sees("No model is open: /model FILE")
+        monkeypatch.setattr(engine, "open_model", opens)
+        await stage.command("/model other.gguf")
+        await stage.sees_not("No model is open")
+        await stage.send("hello")
+        await stage.sees("Good day.")
+
+
+async def test_opening_another_model_is_no_step_that_undo_reverses(stages):
+    async with stages(script={"hello": "Good day."}) as stage:
+        await stage.send("hello")
+        await stage.command("/model other.gguf")
+        await stage.idle()
+        assert not any("/undo returns" in words for words in stage.toasts())

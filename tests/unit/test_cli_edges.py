@@ -11,6 +11,7 @@ import pytest
 from app.config import ConfigError, load_config
 from app.errors import OtherModel
 from app.sentences import exit_code, sentence
+from app.terminal import ago
 from engine.errors import BadGGUF, FileNotReadable, NotGGUF
 from snapshots import (
     BadName,
@@ -304,3 +305,74 @@ def test_a_killed_incognito_process_leaves_no_text_on_any_disk(tmp_path):
     left = [p for root in (*(after - before), tmp_path) for p in root.rglob("*") if p.is_file()]
     assert not [p for p in left if b"my secret" in p.read_bytes()]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ref", "why"),
+    [
+        ("", "a name, the start of an id, `quick` or `HEAD` is needed"),
+        ("~huge", "in front of ~ stands a name, the start of an id, `quick` or `HEAD`"),
+        ("@5", "in front of @ stands a name, the start of an id, `quick` or `HEAD`"),
+        ("n0~99999999999", "behind ~ stands a number of at most nine digits"),
+        ("n0@x", "behind @ stands a number of at most nine digits; the nearest are n0"),
+        ("n0~1@", "behind ~ stands a number of at most nine digits; the nearest are n0"),
+        ("abc", "the start of an id has four digits at least"),
+        ("quick", "nothing was saved with F5 in this conversation"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "tree", "stats", "pin", "delete", "export", "verify"])
+def test_a_reference_of_a_wrong_form_says_what_its_form_is(call, data, command, ref, why):
+    keep(data, "one")
+    code, out, err = call(command, ref)
+    assert (code, out, err) == (6, "", f"forkpoint: There is no savepoint “{ref}”: {why}.\n")
+
+
+def test_where_nothing_is_saved_the_commands_that_look_say_so_and_those_that_need_it_fail(call):
+    for command in (["list"], ["tree"], ["stats"], ["gc"], ["fsck"], ["find", "x"]):
+        assert call(*command)[0] == 0
+        assert call(*command, "--json")[0] == 0
+    assert call("gc")[1] == call("fsck")[1] == "There is no library yet.\n"
+    assert call("gc", "--json")[1] == '{"files": 0, "size_bytes": 0, "evicted": null}\n'
+    assert call("undo") == (1, "", "forkpoint: There is nothing to undo.\n")
+    assert [call(c, "x")[0] for c in ("show", "stats", "pin", "delete", "export", "verify")] == [6] * 6
+
+
+def test_one_is_one_and_two_are_several(call, data):
+    keep(data, "one", "two")
+    assert call("fsck")[1] == "2 messages, 0 journals, 0 state files: whole.\n"
+    assert call("delete", "n0")[1] == "Deleted 1 message; `forkpoint undo` brings it back.\n"
+    assert call("delete", "n1", "--forever")[1].startswith("Forgot 1 message and 0 files of states.")
+    assert call("fsck")[1] == "1 message, 0 journals, 0 state files: whole.\n"
+
+
+def test_a_savepoint_and_itself_do_not_part(call, data):
+    (node_id,) = keep(data, "one")
+    assert call("diff", "n0", node_id)[1] == f"n0 and {node_id} are the same place: {node_id[:8]} (t1), 0 tokens.\n"
+
+
+def test_an_empty_name_is_called_so(call, data):
+    keep(data, "one")
+    assert call("rename", "n0", "") == (6, "", "forkpoint: The name is empty.\n")
+    assert call("export", "n0", "-o", "") == (2, "", "forkpoint: -o needs the name of a file, or '-' for stdout.\n")
+
+
+def test_logits_that_have_nowhere_to_go_are_said_before_anything_is_computed(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("app.local_engine.LocalEngine.open_model", None)
+    (tmp_path / "text").write_text("hello")
+    code, _, err = call("eval", str(tmp_path / "text"), "--logits", str(tmp_path / "no" / "x.npy"))
+    assert (code, err) == (3, f"forkpoint: {tmp_path / 'no' / 'x.npy'}: no such file or directory.\n")
+
+
+def test_a_folder_without_models_is_said(call, tmp_path):
+    code, out, _ = call("models", str(tmp_path))
+    assert code == 3
+    assert f"{tmp_path}: holds no GGUF file." in out
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(-400 * 86400, "400 days ago"), (-(57 * 365.25) * 86400, "57 years ago"), (1000, "in the future")],
+)
+def test_ages_are_said_in_words_whatever_the_clock_says(monkeypatch, ahead_s, said):
+    monkeypatch.setattr("time.time", lambda: 4102444800.0)
+    assert ago(4102444800.0 + ahead_s) == said
