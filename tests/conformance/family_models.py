@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from conformance.make_models import Bits, vocabulary
+from conformance.make_models import Bits, add_vocabulary
 
 VOCABULARY = 512
 TRAINED_CONTEXT = 1024
@@ -212,16 +212,7 @@ def _metadata(w: gguf.GGUFWriter, model: FamilyModel) -> None:
             w.add_uint32(name, value)
         else:
             w.add_float32(name, value)
-    tokens, scores, types = vocabulary(VOCABULARY)
-    w.add_vocab_size(VOCABULARY)
-    w.add_tokenizer_model("llama")
-    w.add_token_list(tokens)
-    w.add_token_scores(scores)
-    w.add_token_types(types)
-    w.add_bos_token_id(1)
-    w.add_eos_token_id(2)
-    w.add_unk_token_id(0)
-    w.add_add_bos_token(True)
+    add_vocabulary(w, VOCABULARY)
 
 
 def write(path: Path, model: FamilyModel, change=lambda name, values: values) -> Path:

@@ -119,6 +119,20 @@ def vocabulary(size: int) -> tuple[list[bytes], list[float], list[int]]:
     return tokens, scores, [int(t) for t in types]
 
 
+def add_vocabulary(w: gguf.GGUFWriter, size: int) -> None:
+    """Write the fields of a model's vocabulary."""
+    w.add_vocab_size(size)
+    tokens, scores, types = vocabulary(size)
+    w.add_tokenizer_model("llama")
+    w.add_token_list(tokens)
+    w.add_token_scores(scores)
+    w.add_token_types(types)
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_unk_token_id(0)
+    w.add_add_bos_token(True)
+
+
 def matrices(shape: Shape) -> list[tuple[str, int, int]]:
     """(name, rows, columns) of every matrix, in the file's order."""
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -154,16 +168,7 @@ def write(path: Path, shape: Shape, change=lambda name, values: values) -> Path:
     w.add_layer_norm_rms_eps(shape.eps)
     w.add_rope_dimension_count(shape.head_dim)
     w.add_rope_freq_base(shape.rope_base)
-    w.add_vocab_size(shape.vocabulary)
-    tokens, scores, types = vocabulary(shape.vocabulary)
-    w.add_tokenizer_model("llama")
-    w.add_token_list(tokens)
-    w.add_token_scores(scores)
-    w.add_token_types(types)
-    w.add_bos_token_id(1)
-    w.add_eos_token_id(2)
-    w.add_unk_token_id(0)
-    w.add_add_bos_token(True)
+    add_vocabulary(w, shape.vocabulary)
     bits = Bits(shape.seed)
     for i, (name, rows, columns) in enumerate(matrices(shape)):
         kind = gguf.GGMLQuantizationType[shape.types[i % len(shape.types)]]

@@ -2,7 +2,7 @@
 
 import json
 
-from faults.kit import KEY, save, talk
+from faults.kit import talk
 
 from snapshots import Message, StoreReadOnly, find
 
@@ -119,25 +119,6 @@ def test_find_and_diff_on_the_command_line(call, chats):
     assert "❯ how?" in out
     assert call("diff", "left", "left")[0] == 0
     assert call("diff", "left", "nowhere")[0] == 6
-
-
-def test_a_long_conversation_saves_its_next_turn_without_looking_at_every_file(library, monkeypatch):
-    chat = library.new_conversation()
-    node = library.add_node(chat.id, None, Message("raw", "long", tuple(n % 5000 for n in range(64 * 300))))
-    tokens = library.tokens(node.id)
-    save(library, tokens, node.id)
-    looks = []
-    real = type(library._disk).signature
-    monkeypatch.setattr(type(library._disk), "signature", lambda self, path: looks.append(path) or real(self, path))
-    for turn in range(3):
-        more = [*tokens, *range(turn, turn + 70)]
-        looks.clear()
-        assert save(library, more).complete
-        assert len(looks) < 300
-    for path in library.cache_dir.rglob("*.seg"):  # and still a purge in between is seen
-        path.unlink()
-    assert save(library, tokens, node.id).covered == len(tokens)
-    assert library.load_state(KEY, tokens).rung == "bundle"
 
 
 def test_where_the_index_finds_no_room_everything_is_scanned(library):

@@ -379,3 +379,22 @@ def test_a_cache_that_is_never_there_when_it_is_looked_at_loses_nothing(tmp_path
         for _ in range(2):
             assert save(library, tokens).complete
             assert_true(library.load_state(KEY, tokens), tokens)
+
+
+def test_a_long_conversation_saves_its_next_turn_without_looking_at_every_file(library, monkeypatch):
+    chat = library.new_conversation()
+    node = library.add_node(chat.id, None, Message("raw", "long", tuple(n % 5000 for n in range(64 * 300))))
+    tokens = library.tokens(node.id)
+    save(library, tokens, node.id)
+    looks = []
+    real = type(library._disk).signature
+    monkeypatch.setattr(type(library._disk), "signature", lambda self, path: looks.append(path) or real(self, path))
+    for turn in range(3):
+        more = [*tokens, *range(turn, turn + 70)]
+        looks.clear()
+        assert save(library, more).complete
+        assert len(looks) < 300
+    for path in library.cache_dir.rglob("*.seg"):  # and still a purge in between is seen
+        path.unlink()
+    assert save(library, tokens, node.id).covered == len(tokens)
+    assert library.load_state(KEY, tokens).rung == "bundle"
