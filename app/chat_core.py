@@ -28,7 +28,7 @@ from app.generation import Reply
 from app.place import SETTINGS, UNSAVED, Cut, Place
 from app.prefill_ahead import PrefillAhead
 from app.replying import Requests, Voice
-from app.savepoints import WORTH_TIMING, Reached, StateWriter, model_info, remember_speed
+from app.savepoints import Reached, StateWriter, model_info, remember_speed
 from app.sentences import fields_as_said, sentence
 from app.workbench import HARMLESS_FIELDS, Expectation, Workbench
 from snapshots import ActionKind, DeadReply, Library, Node, StoreError, StoreReadOnly
@@ -278,8 +278,7 @@ class Core:
         try:
             if node is not None and reached.reused and not node.id.startswith(UNSAVED):
                 self.library.note_use(node.id)
-            if reached.prefilled >= WORTH_TIMING and reached.prefill_s > 0:
-                remember_speed(self.library, self.bench.model.state_key, reached.prefilled / reached.prefill_s)
+            remember_speed(self.library, self.bench.model.state_key, reached.prefilled, reached.prefill_s)
         except StoreError as error:
             self._trouble(error)
 

@@ -322,15 +322,22 @@ def _stats_of(ref: str, as_json: bool) -> None:
         node_id = node_id_of(library, ref)
         found = library.footprint(node_id)
         keys = [row.state_key for row in library.node_states(node_id)]
-        seconds = next((s for s in (recompute_s(library, key, found.recompute_tokens) for key in keys) if s), None)
+        guess = next(filter(None, (recompute_s(library, key, found.recompute_tokens) for key in keys)), None)
     if as_json:
-        print_json({"id": node_id, **plain(found), "recompute_s": round(seconds, 3) if seconds is not None else None})
+        guessed = {"recompute_s": round(guess[0], 3) if guess else None, "recompute_timed": bool(guess and guess[1])}
+        print_json({"id": node_id, **plain(found), **guessed})
         return
-    time = f" ≈ {seconds:.1f} s" if seconds is not None else ""
     pinned = ", pinned" if found.pinned else ""
     print_line(f"{node_id[:8]}: {found.n_tokens} tokens, {found.now_tokens} of them on disk{pinned}")
     print_line(f"{size(found.size_bytes)}: {size(found.unique_bytes)} its own, {size(found.shared_bytes)} shared")
-    print_line(f"if this were evicted: resume by recomputing {found.recompute_tokens} tokens{time}")
+    if not found.recompute_tokens:
+        print_line("if this were evicted: resume at once, other savepoints keep the same state")
+        return
+    time = ""
+    if guess is not None:
+        seconds, timed = guess
+        time = f" {'≈' if timed else 'in at most'} {max(seconds, 0.01):.{1 if seconds >= 1 else 2}f} s"
+    print_line(f"if this were evicted: resume by recomputing {counted(found.recompute_tokens, 'token')}{time}")
 
 
 @click.command("pin", context_settings=_SETTINGS)

@@ -7,6 +7,7 @@ give the same bits; where a digest was stored it is compared. `StateWriter` save
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -27,21 +28,45 @@ PENDING_SAVES = 8
 WORTH_TIMING = 64  # tokens of a prefill that say how fast the model reads
 
 
-def remember_speed(library: Library, state_key: str, tokens_per_s: float) -> None:
-    """Keep how fast a model reads prompts here; written only where it is another figure than before."""
-    key = f"prefill {state_key[:32]}"
-    known = library.remembered_settings().get(key)
-    if known is None or abs(float(known) - tokens_per_s) > 0.25 * tokens_per_s:
-        library.remember_setting(key, f"{tokens_per_s:.3f}")
+def remember_speed(library: Library, state_key: str, tokens: int, seconds: float) -> None:
+    """Keep how fast a model read `tokens` tokens of a prompt here; written only where it says more than what is known.
+
+    A few tokens pay for the whole start of a prefill: they tell how fast it is at least; the fastest of them counts.
+    """
+    if tokens <= 0 or seconds <= 0:
+        return
+    speed, known = tokens / seconds, _speeds(library, state_key)
+    if tokens >= WORTH_TIMING:
+        if known[0] is None or abs(known[0] - speed) > 0.25 * speed:
+            library.remember_setting(_TIMED + state_key[:32], f"{speed:.3f}")
+    elif known[0] is None and (known[1] is None or speed > 1.25 * known[1]):
+        library.remember_setting(_AT_LEAST + state_key[:32], f"{speed:.3f}")
 
 
-def recompute_s(library: Library, state_key: str, tokens: int) -> float | None:
-    """How long computing so many tokens would take; None where that was never timed here."""
-    known = library.remembered_settings().get(f"prefill {state_key[:32]}")
-    try:
-        return tokens / float(known) if known else None
-    except (ValueError, ZeroDivisionError):
-        return None
+_TIMED, _AT_LEAST = "prefill ", "prefill at least "  # with the start of a state key: names of settings in the library
+
+
+def _speeds(library: Library, state_key: str) -> tuple[float | None, float | None]:
+    """Tokens per second as timed, and those that it makes at least."""
+    known = library.remembered_settings()
+    found: list[float | None] = []
+    for kind in (_TIMED, _AT_LEAST):
+        try:
+            speed = float(known.get(kind + state_key[:32], "0"))
+        except ValueError:
+            speed = 0.0
+        found.append(speed if 0 < speed < math.inf else None)
+    return found[0], found[1]
+
+
+def recompute_s(library: Library, state_key: str, tokens: int) -> tuple[float, bool] | None:
+    """How long computing so many tokens would take, and whether that was timed (else it is the most that it takes).
+
+    None where nothing was ever computed with this model here.
+    """
+    timed, at_least = _speeds(library, state_key)
+    speed = timed or at_least
+    return (tokens / speed, timed is not None) if speed else None
 
 
 def model_info(model: Model) -> ModelInfo:

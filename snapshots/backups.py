@@ -10,7 +10,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from snapshots.copies import KEPT, folder, listed, read, rotate, write
+from snapshots.copies import KEPT, folder, listed, read, rotate, sweep, write
 from snapshots.database import Database
 from snapshots.errors import LibraryDamaged
 from snapshots.files import Files, typed
@@ -23,8 +23,14 @@ _CHANGES = slice(24, 28)  # the change counter in the header of an SQLite file
 
 
 def back_up(database: Database, data_dir: Path, files: Files, *, now: bool) -> bool:
-    """Make a copy where one is due, and check it. Raises StoreError; LibraryDamaged where the copy is not whole."""
-    if database.read_only is not None or str(database.path) == ":memory:" or not (now or is_due(data_dir, files)):
+    """Make a copy where one is due, and check it; drafts that a crash left go.
+
+    Raises StoreError; LibraryDamaged where the copy is not whole.
+    """
+    if database.read_only is not None or str(database.path) == ":memory:":
+        return False
+    sweep(data_dir, files)
+    if not (now or is_due(data_dir, files)):
         return False
     try:
         with database.read() as tx:

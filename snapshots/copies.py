@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -16,6 +17,7 @@ from snapshots.files import Files
 KEPT = 5
 OLD_DRAFT_S = 20 * 3600.0
 _LIMIT = 1 << 40
+_TRIES = 100  # far more than drafts that sweeps can take away one after the other
 
 
 def folder(data_dir: Path) -> Path:
@@ -42,8 +44,7 @@ def write(connection: sqlite3.Connection, data_dir: Path, files: Files, *, keep_
     newest = next(iter(listed(data_dir, files)), None)
     number = int(newest.stem.split("-")[1]) + 1 if newest is not None and newest.stem[5:].isdigit() else 1
     path = folder(data_dir) / (f"{keep_as}.db" if keep_as else f"tree-{number:06d}.db")
-    draft = folder(data_dir) / f"{os.urandom(8).hex()}.new"
-    fd = files.create(draft)
+    draft, fd = _create_draft(data_dir, files)
     try:
         files.write(fd, data)
         files.sync(fd)
@@ -58,14 +59,50 @@ def write(connection: sqlite3.Connection, data_dir: Path, files: Files, *, keep_
     return path
 
 
+def _create_draft(data_dir: Path, files: Files) -> tuple[Path, int]:
+    """Make a draft that is locked while it is written, so that `sweep` tells it from one that a crash left."""
+    for _ in range(_TRIES):
+        draft = folder(data_dir) / f"{os.urandom(8).hex()}.new"
+        fd = files.create(draft)
+        try:
+            # Between its making and the lock a sweep may have taken it for a dead one's.
+            if files.lock(fd) and files.is_linked(fd, draft):
+                return draft, fd
+        except OSError:  # a file system without locks
+            return draft, fd
+        files.close(fd)
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder(data_dir)))
+
+
 def rotate(data_dir: Path, files: Files) -> None:
-    """Let the oldest copies go, and drafts that a crash left."""
+    """Let the oldest copies go."""
     for old in listed(data_dir, files)[KEPT:]:
         files.unlink(old)
+
+
+def sweep(data_dir: Path, files: Files) -> None:
+    """Remove the drafts that a crash left: those that nobody holds; where nothing can be locked, those of yesterday."""
     for path in files.listdir(folder(data_dir)):
-        facts = files.signature(path)
-        if path.suffix == ".new" and facts is not None and abs(time.time() - facts[3] / 1e9) > OLD_DRAFT_S:
-            files.unlink(path)
+        if path.suffix == ".new" and _is_left(path, files):
+            with contextlib.suppress(OSError):
+                files.unlink(path)
+
+
+def _is_left(path: Path, files: Files) -> bool:
+    facts = files.signature(path)
+    if facts is None:
+        return False
+    old = abs(time.time() - facts[3] / 1e9) > OLD_DRAFT_S
+    try:
+        fd = files.open_existing(path)
+    except OSError:
+        return old
+    try:
+        return files.lock(fd)
+    except OSError:
+        return old
+    finally:
+        files.close(fd)
 
 
 def read(path: Path, files: Files) -> sqlite3.Connection:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ from app.__main__ import main
 from app.config import Config
 from app.libraries import own_library
 from app.saved_model import SavedModel, how_to_open
+from app.savepoints import recompute_s, remember_speed
 from engine.fingerprint import key_of
 from snapshots import Message, ModelInfo
 
@@ -24,7 +26,7 @@ def call(capsys):
 
     def run(*arguments):
         capsys.readouterr()
-        code = main([*arguments, "-t", "1"])
+        code = main([*arguments, *(() if arguments[0] == "stats" else ("-t", "1"))])
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -162,3 +164,39 @@ def test_ctrl_c_in_the_prompt_gives_no_digest_of_another_place(call, stories_pat
     found = json.loads(out)
     assert (code, found["stop"], found["tokens"]) == (130, "cancelled", [])
     assert found["logits_digest"] is None
+
+
+def test_stats_says_what_evicting_would_cost_before_a_long_prompt_was_ever_timed(call, fresh, stories_path):
+    fresh("-n", "12", "--save", "short")
+    out = call("stats", "short")[1]
+    assert re.search(r"if this were evicted: resume by recomputing \d+ tokens in at most \d+\.\d+ s$", out.strip()), out
+    told = json.loads(call("stats", "short", "--json")[1])
+    assert told["recompute_s"] > 0
+    assert not told["recompute_timed"]
+    long = "Once upon a time there was a house. " * 20
+    assert call("run", "-m", str(stories_path), "--raw", "-n", "4", "--save", "long", long)[0] == 0
+    out = call("stats", "short")[1]
+    assert re.search(r"if this were evicted: resume by recomputing \d+ tokens ≈ \d+\.\d+ s$", out.strip()), out
+    assert json.loads(call("stats", "short", "--json")[1])["recompute_timed"]
+
+
+def test_stats_of_a_state_that_others_keep_whole(call, fresh):
+    fresh("-n", "12", "-s", "3", "--save", "one")
+    fresh("-n", "12", "-s", "3", "--save", "two")
+    assert "if this were evicted: resume at once, other savepoints keep the same state" in call("stats", "one")[1]
+
+
+def test_the_fastest_of_short_prompts_counts_until_a_long_one_was_timed(own_directories):
+    with own_library() as library:
+        assert recompute_s(library, "key", 10) is None
+        remember_speed(library, "key", 10, 1.0)
+        remember_speed(library, "key", 10, 5.0)
+        assert recompute_s(library, "key", 10) == (1.0, False)
+        remember_speed(library, "key", 20, 1.0)
+        assert recompute_s(library, "key", 10) == (0.5, False)
+        remember_speed(library, "key", 100, 2.0)
+        assert recompute_s(library, "key", 100) == (2.0, True)
+        remember_speed(library, "key", 10, 0.001)
+        assert recompute_s(library, "key", 100) == (2.0, True)
+        library.remember_setting("prefill key", "a figure")
+        assert recompute_s(library, "key", 10) == (0.5, False)

@@ -1,7 +1,9 @@
 """The daily copy of tree.db: when it is due, that it is one whole moment, and that a bad one replaces nothing."""
 
+import errno
 import os
 import sqlite3
+import time
 
 import pytest
 from faults.kit import FailingFiles, open_library, talk
@@ -86,3 +88,54 @@ def test_a_full_disk_leaves_no_half_copy(tmp_path, call):
         for path in copies(library):
             assert backups.check_copy(path, Files()) == []
         assert [p for p in (tmp_path / "data" / "backups").iterdir() if p.suffix == ".new"] == []
+
+
+def test_the_draft_of_a_killed_backup_goes_with_the_next_look_but_not_that_of_a_living_one(library):
+    folder = library.data_dir / "backups"
+    files = Files()
+    files.make_dirs(folder)
+    dead = folder / "0123456789abcdef.new"
+    dead.write_bytes(b"half a copy")
+    living = folder / "fedcba9876543210.new"
+    held = files.create(living)
+    assert files.lock(held)
+    assert library.back_up()
+    assert living.exists()
+    assert not dead.exists()
+    files.close(held)
+    assert not library.back_up(), "none is due"
+    assert not living.exists()
+
+
+def test_a_draft_that_a_sweep_took_in_its_first_moment_is_made_again(tmp_path):
+    class Swept(Files):
+        """A sweep comes between the making of the first draft and its lock."""
+
+        first = None
+
+        def lock(self, fd):
+            drafts = [p for p in self.listdir(tmp_path / "data" / "backups") if p.suffix == ".new"]
+            if drafts and self.first is None:
+                self.first = drafts[0]
+                self.unlink(drafts[0])
+            return super().lock(fd)
+
+    with open_library(tmp_path, files := Swept()) as library:
+        assert library.back_up()
+        assert files.first is not None
+        (path,) = copies(library)
+        assert backups.check_copy(path, Files()) == []
+
+
+def test_without_locks_the_drafts_of_yesterday_go(library, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    folder = library.data_dir / "backups"
+    Files().make_dirs(folder)
+    for name, age_s in (("old.new", 30 * 3600), ("young.new", 3600)):
+        (folder / name).write_bytes(b"half a copy")
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    monkeypatch.setattr(Files, "lock", unsupported)
+    assert library.back_up()
+    assert [p.name for p in folder.iterdir() if p.suffix == ".new"] == ["young.new"]
