@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 from threading import Thread
 from time import monotonic
@@ -25,9 +26,10 @@ from app.engine_protocol import Engine
 from app.sentences import exit_code, sentence
 from app.tui.bridge import Bridge
 from app.tui.chat_screen import TALL, ChatScreen
+from app.tui.opening import open_patiently
 from app.tui.palette import Commands
 from app.tui.plain import plain
-from app.tui.themes import DEFAULT_THEME, OWN_THEMES, remembered_theme
+from app.tui.themes import DEFAULT_THEME, OWN_THEMES, first_known, remembered_theme
 
 AGAIN_S = 2.5  # a second Ctrl+C within this time quits
 PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened, or given back
@@ -63,7 +65,7 @@ class ForkpointApp(App[None]):
     def on_mount(self) -> None:
         """Put the colours on; an unknown theme in the config file is said, and the one before stays."""
         wanted = [name for name in (*self._wanted_themes, DEFAULT_THEME) if name]
-        self.theme = next(name for name in wanted if name in self.available_themes)
+        self.theme = first_known(wanted, self.available_themes)
         if wanted[0] != self.theme:
             words = f"There is no theme “{plain(wanted[0])}”: the colours stay as they were. /theme shows all."
             self.notify(words, severity="warning", timeout=9, markup=False)
@@ -125,11 +127,14 @@ class ForkpointApp(App[None]):
 def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
     """Open the library where it was left, show the chat, and give the exit code when the person leaves.
 
-    Raises the typed errors of the config file and of the library, before anything is painted.
+    Raises the typed errors of the config file and of the library, before the chat is painted.
     """
     config = load_config()
     bridge = Bridge()
-    chat = open_chat(bridge.emit, options, engine=engine)
+    opens = partial(open_chat, bridge.emit, options, engine=engine)
+    chat = open_patiently(opens, (config.theme, remembered_theme()))
+    if chat is None:
+        return 130
     try:
         app = ForkpointApp(chat, bridge, options, config.theme)
         app.run()

@@ -70,6 +70,12 @@ def theme_names(available: Iterable[str]) -> list[str]:
     return sorted(available, key=lambda name: (not name.startswith(DEFAULT_THEME), name))
 
 
+def first_known(wanted: Iterable[str | None], available: Iterable[str]) -> str:
+    """Give the first wanted theme that there is, else our own."""
+    known = set(available)
+    return next((name for name in wanted if name in known), DEFAULT_THEME) or DEFAULT_THEME
+
+
 def remembered_theme() -> str | None:
     """The theme that was chosen last; None where there is none or it cannot be read."""
     try:

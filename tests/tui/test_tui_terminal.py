@@ -4,12 +4,14 @@ import contextlib
 import os
 import select
 import signal
+import sqlite3
 import struct
 import sys
 import time
 
 import pytest
 
+from app.config import directories
 from app.libraries import own_library
 from snapshots import Message
 
@@ -116,3 +118,19 @@ def test_leaving_puts_the_terminal_back(terminal):
     assert screen.end() == 0
     assert screen.raw.rindex(b"\x1b[?1049l") > screen.raw.rindex(b"\x1b[?1049h")
     assert screen.raw.rindex(b"\x1b[?25h") > screen.raw.rindex(b"\x1b[?25l"), "the cursor is seen again"
+
+
+def test_a_locked_library_delays_the_chat_but_not_the_first_paint(terminal):
+    own_library().close()
+    holder = sqlite3.connect(directories().data / "tree.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    screen = terminal()
+    begun = time.monotonic()
+    screen.read(b"The library is busy", timeout_s=20)
+    assert b"message" not in screen.raw
+    holder.execute("ROLLBACK")
+    holder.close()
+    screen.read("message…".encode())
+    assert time.monotonic() - begun < 30, "the store's own patience was not needed"
+    screen.press(b"\x11")
+    assert screen.end() == 0
