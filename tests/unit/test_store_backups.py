@@ -139,3 +139,8 @@ def test_without_locks_the_drafts_of_yesterday_go(library, monkeypatch):
     monkeypatch.setattr(Files, "lock", unsupported)
     assert library.back_up()
     assert [p.name for p in folder.iterdir() if p.suffix == ".new"] == ["young.new"]
+
+
+def test_a_copy_that_is_no_database_is_said(tmp_path):
+    (tmp_path / "tree-000001.db").write_bytes(b"")
+    assert "not a database" in backups.check_copy(tmp_path / "tree-000001.db", Files())[0]

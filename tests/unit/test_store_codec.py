@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from snapshots import DamagedFile, codec, segment
+from snapshots import DamagedFile, StoreError, codec, segment
 
 HERE = Path("here.seg")
 
@@ -196,3 +196,56 @@ def test_many_segments_coded_at_once_are_the_same_numbers_and_one_damaged_file_i
         for name, array in alike[at].items():
             assert found[at].arrays[name].tobytes() == alone[name].tobytes() == array.tobytes()
             assert not found[at].arrays[name].flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda data: data[:40], "cut short"),
+        (lambda data: b"X" + data[1:], "no state file"),
+        (lambda data: data[:8] + b"\x09" + data[9:], "version 9"),
+        (lambda data: data[:12] + b"\xff\xff\xff\xff" + data[16:], "too large"),
+        (lambda data: data + b"x", "wrong length"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "fails its digest"),
+    ],
+)
+def test_a_state_file_that_is_not_one_says_why(tmp_path, change, why):
+    data = segment.encode({"kind": "blocks", "tokens": [1]}, {"k": np.arange(4, dtype="<i4")})
+    with pytest.raises(DamagedFile, match=why):
+        segment.decode(tmp_path, change(data))
+
+
+def test_more_than_the_format_has_room_for_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="too large"):
+        codec.encode({str(number): np.zeros(1, "u1") for number in range(65)})
+    with pytest.raises(StoreError, match="too large"):
+        segment.encode({"kind": "blocks", "words": "x" * (1 << 20)}, {"k": np.zeros(1, "u1")})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "k", "dtype": "<f2", "shape": [4], "axis": -2, "packed": [1]},
+        {"name": "k", "dtype": "<f2", "shape": [4], "axis": 1},
+        {"name": "k", "dtype": "<f2", "shape": [4], "packed": [1, 0]},
+        {"name": "k", "dtype": "<f2", "shape": [4], "packed": [2]},
+        {"name": "k", "dtype": "<f2", "shape": [-4]},
+        {"name": "k", "dtype": "object", "shape": [4]},
+        {"name": 1, "dtype": "<f2", "shape": [4]},
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused_before_memory_is_taken(entry):
+    with pytest.raises(codec.CannotDecode, match="unreadable list"):
+        codec.layout({"arrays": [entry]}, 8)
+
+
+def test_a_body_of_another_length_and_a_bomb_are_refused():
+    described = codec.layout({"arrays": [{"name": "k", "dtype": "|u1", "shape": [4]}]}, 4)
+    with pytest.raises(codec.CannotDecode, match="wrong length"):
+        codec.decode(codec.RAW, described, memoryview(b"abc"), 4)
+    with pytest.raises(codec.CannotDecode, match="unknown codec"):
+        codec.decode(9, described, memoryview(b"abcd"), 4)
+    with pytest.raises(codec.CannotDecode, match="far more"):
+        codec.decompress(memoryview(codec.compress(bytes(1 << 24))), 1 << 24)
+    with pytest.raises(codec.CannotDecode, match="another size"):
+        codec.decompress(memoryview(codec.compress(b"abc")), 4)

@@ -17,6 +17,7 @@ from snapshots import (
     Message,
     StoreBusy,
     StoreError,
+    StoreFull,
     StoreReadOnly,
     UnknownConversation,
     database,
@@ -295,3 +296,45 @@ def test_the_file_is_not_written_anew_where_it_may_only_be_read_nor_within_a_cha
     raw(tmp_path, "PRAGMA user_version=7")
     with open_library(tmp_path) as library, pytest.raises(LibraryIsNewer):
         library._db.compact()
+
+
+def test_while_a_repair_holds_the_library_it_is_busy(tmp_path):
+    open_library(tmp_path).close()
+    with Files().alone(tmp_path / "data" / "library.lock") as alone:
+        assert alone
+        with pytest.raises(StoreBusy):
+            open_library(tmp_path)
+
+
+def test_another_programs_database_is_refused(tmp_path):
+    open_library(tmp_path).close()
+    with sqlite3.connect(tmp_path / "data" / "tree.db") as connection:
+        connection.execute("PRAGMA application_id=7")
+    connection.close()
+    with pytest.raises(LibraryDamaged, match="not a library"):
+        open_library(tmp_path)
+
+
+def test_a_database_with_a_second_name_is_refused(tmp_path):
+    open_library(tmp_path).close()
+    os.link(tmp_path / "data" / "tree.db", tmp_path / "other.db")
+    with pytest.raises(StoreError, match="second name"):
+        open_library(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (sqlite3.SQLITE_FULL, StoreFull),
+        (sqlite3.SQLITE_READONLY, StoreReadOnly),
+        (sqlite3.SQLITE_BUSY, StoreBusy),
+        (sqlite3.SQLITE_LOCKED, StoreBusy),
+        (sqlite3.SQLITE_CORRUPT, LibraryDamaged),
+        (sqlite3.SQLITE_IOERR, StoreError),
+    ],
+)
+def test_every_error_of_sqlite_has_a_type_of_the_store(tmp_path, code, error):
+    raised = sqlite3.OperationalError("words")
+    raised.sqlite_errorcode = code
+    with pytest.raises(error), database._typed_errors(tmp_path):
+        raise raised

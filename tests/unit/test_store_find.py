@@ -133,3 +133,13 @@ def test_where_the_index_finds_no_room_everything_is_scanned(library):
     assert node.id in found(library, "zanzi")
     with library._db.read() as tx:
         assert not find.is_behind(tx)
+
+
+def test_more_messages_than_one_change_takes_are_indexed_all_the_same(library, monkeypatch):
+    chat = library.new_conversation()
+    monkeypatch.setattr(find, "_CATCH_UP", 2)
+    parent = None
+    for number in range(5):
+        parent = library.add_node(chat.id, parent, Message("user", f"lighthouse {number}", (number,))).id
+    library.index_text()
+    assert len(library.find("lighthouse")) == 5

@@ -1,6 +1,7 @@
 """fsck: finds every damage that can be made, mends it from what is whole and from backups, and throws no text away."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from faults.kit import open_library, save, state_files, talk
 from golden.make_library import build, told
 
-from snapshots import LibraryDamaged, StoreBusy
+from snapshots import LibraryDamaged, LibraryIsNewer, StoreBusy
 from snapshots import fsck as fsck_module
 from snapshots.files import Files
 from snapshots.fsck import fsck
@@ -157,7 +158,6 @@ def test_the_command_says_what_it_found_and_did(folder):
     def run(*options):
         command = [sys.executable, "-m", "app", "fsck", *options]
         environment = {"FORKPOINT_DATA_DIR": str(folder / "data"), "FORKPOINT_CACHE_DIR": str(folder / "cache")}
-        import os
 
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
         assert done.stderr == ""
@@ -264,3 +264,15 @@ def test_a_library_that_another_process_locks_for_long_is_busy(folder, monkeypat
         check(folder)
     other.close()
     assert check(folder).problems == []
+
+
+def test_fsck_tells_a_missing_database_and_a_newer_one(tmp_path):
+    library = open_library(tmp_path)
+    library.close()
+    with sqlite3.connect(tmp_path / "data" / "tree.db") as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(LibraryIsNewer):
+        fsck(tmp_path / "data", tmp_path / "cache")
+    (tmp_path / "data" / "tree.db").unlink()
+    assert [problem.what for problem in fsck(tmp_path / "data", tmp_path / "cache").problems] == ["there is no tree.db"]

@@ -11,6 +11,7 @@ from app.config import ConfigError, load_config
 from app.events import Notice, Restored
 from snapshots import Message, UnknownNode, find, quota
 from snapshots.files import Files
+from snapshots.fsck import fsck
 
 
 def chain(library, *lengths, start=0):
@@ -243,3 +244,32 @@ def test_conversations_that_begin_otherwise_share_no_files(library):
         found = [quota.relatives(tx, node_id) for node_id in (first, other)]
     theirs = [library.node(node_id).conversation_id for node_id in (first, same, other)]
     assert found == [set(theirs[:2]), {theirs[2]}]
+
+
+def test_more_conversations_than_are_remembered_are_swept_all_the_same(library, monkeypatch):
+    monkeypatch.setattr(quota, "_LINEAGES", 1)
+    for number in range(3):
+        chat = library.new_conversation()
+        tokens = list(range(100 * number, 100 * number + 70))
+        node = library.add_node(chat.id, None, Message("user", str(number), tuple(tokens)))
+        save(library, tokens, node.id)
+    assert library.collect_garbage().files == 0
+    for number in range(3):
+        assert library.longest_prefix(KEY, list(range(100 * number, 100 * number + 70))) == 70
+
+
+def test_a_disk_that_does_not_tell_its_size_counts_as_large(tmp_path):
+    class Silent(Files):
+        def disk_size(self, path):
+            raise OSError(5, "no answer")
+
+    assert quota.default_cap(Silent(), tmp_path) == quota.MOST
+
+
+def test_strange_files_among_the_states_are_not_counted(library, tmp_path):
+    save(library, list(range(70)))
+    before = library.stats()
+    for path in list((tmp_path / "cache").glob("states-1/*/??"))[:1]:
+        (path / "notes.txt").write_text("mine")
+    assert library.stats()[4:] == before[4:]
+    assert fsck(tmp_path / "data", tmp_path / "cache").left == 0

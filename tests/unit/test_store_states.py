@@ -1,7 +1,7 @@
 """States on disk: what is written once, what is found again, what a fork shares, what a restore may believe."""
 
-import fcntl
 import os
+import sqlite3
 import threading
 
 import numpy as np
@@ -177,7 +177,6 @@ def test_the_row_beside_the_node_tells_what_was_saved(library, tmp_path):
 
 
 def test_a_changed_row_is_not_believed(library, tmp_path):
-    import sqlite3
 
     chat = library.new_conversation()
     node = library.add_node(chat.id, None, Message("user", "x", (1,)))
@@ -240,66 +239,6 @@ def test_arrays_that_the_format_has_no_room_for_are_refused(library, tmp_path, a
     with pytest.raises(StoreError):
         library.save_state(None, KEY, [1], [Chunk(0, 1, {"k": array})])
     assert state_files(tmp_path) == []
-
-
-def test_files_and_directories_are_private_and_no_drafts_stay(library, tmp_path):
-    chat = library.new_conversation()
-    node = library.add_node(chat.id, None, Message("user", "x", (1, 2)))
-    save(library, [1, 2], node.id)
-    for path in tmp_path.rglob("*"):
-        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
-    assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_drafts_of_dead_writers_are_removed_and_those_of_living_ones_kept(library, tmp_path):
-    save(library, [1, 2])
-    drafts = tmp_path / "cache" / "states-1" / "tmp"
-    (lock,) = (tmp_path / "data" / "locks").glob("*.lock")
-    living, dead = drafts / f"{lock.stem}.9.0.tmp", drafts / "0123456789ab.1.0.tmp"
-    living.write_bytes(b"x")
-    dead.write_bytes(b"x")
-    with open_library(tmp_path) as other:
-        other.stats()
-        assert living.exists()
-        assert not dead.exists()
-    library.close()
-    with open_library(tmp_path) as other:
-        other.stats()
-        assert not living.exists()
-
-
-def test_a_lock_file_whose_maker_died_before_it_had_a_name_is_removed(library, tmp_path):
-    save(library, [1, 2])
-    locks = tmp_path / "data" / "locks"
-    held, dead = locks / f"{'a' * 24}.new", locks / f"{'b' * 24}.new"
-    dead.touch()
-    fd = os.open(held, os.O_CREAT | os.O_RDWR)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    with open_library(tmp_path) as other:
-        other.stats()
-    assert held.exists()
-    assert not dead.exists()
-    os.close(fd)
-
-
-def test_a_save_whose_lock_file_was_taken_for_a_dead_ones_begins_again(tmp_path):
-    class Taken(Files):
-        """Between making the lock file and locking it, another process cleans."""
-
-        taken = 0
-
-        def create(self, path):
-            fd = super().create(path)
-            if path.suffix == ".new" and path.parent.name == "locks" and not self.taken:
-                self.taken += 1
-                with open_library(tmp_path) as other:
-                    other.stats()
-            return fd
-
-    files = Taken()
-    with open_library(tmp_path, files) as library:
-        assert save(library, [1, 2]).complete
-    assert files.taken == 1
 
 
 def test_saves_and_loads_of_several_threads_agree(library):
@@ -398,3 +337,12 @@ def test_a_long_conversation_saves_its_next_turn_without_looking_at_every_file(l
         path.unlink()
     assert save(library, tokens, node.id).covered == len(tokens)
     assert library.load_state(KEY, tokens).rung == "bundle"
+
+
+def test_large_segments_are_coded_in_threads_and_are_the_same(library, monkeypatch):
+    monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(pieces, "GROUP", 1)
+    tokens = list(range(600))
+    save(library, tokens)
+    assert_true(library.load_state(KEY, tokens), tokens)
+    assert library.load_state(KEY, tokens).n_valid == 600

@@ -6,7 +6,7 @@ import threading
 import pytest
 from faults.kit import open_library, talk
 
-from snapshots import BadNode, DamagedNode, Message, ModelInfo, Position, UnknownConversation, UnknownNode
+from snapshots import BadNode, DamagedNode, Message, ModelInfo, Position, UnknownConversation, UnknownNode, tree
 
 
 @pytest.fixture
@@ -255,3 +255,36 @@ def test_each_conversation_opens_where_a_person_left_it_and_scripts_leave_it_the
     assert library.place_in(chat.id) == Position(chat.id, user.id)
     library.delete_forever(user.id)
     assert library.start_position() == Position(other.id, None)
+
+
+def test_a_message_that_moves_no_head_makes_its_conversation_the_last_used_one(library, chat):
+    other = library.new_conversation()
+    library.add_node(chat.id, None, Message("user", "a", (1,)), move_head=False)
+    assert [c.id for c in library.conversations()] == [chat.id, other.id]
+    assert library.conversation(chat.id).head_id is None
+
+
+def test_a_window_cannot_stand_in_another_conversation(library, chat):
+    node = library.add_node(library.new_conversation().id, None, Message("user", "a", (1,)))
+    with pytest.raises(UnknownNode):
+        library.set_position(Position(chat.id, node.id))
+
+
+def test_a_commit_takes_as_many_steps_behind_two_thousand_messages_as_behind_twenty(library, chat):
+    def steps(parent, text):
+        counted = [0]
+        library._db._connection.set_progress_handler(lambda: counted.__setitem__(0, counted[0] + 1), 10)
+        library.add_node(chat.id, parent, Message("user", text, (1,)))
+        library._db._connection.set_progress_handler(None, 0)
+        return counted[0]
+
+    def grow(parent, count):
+        with library._db.write() as tx:
+            for number in range(count):
+                message = Message("assistant" if number % 2 else "user", str(number), (number,))
+                parent = tree.put_node(tx, chat.id, parent, message, "")[0].id
+        return parent
+
+    near = grow(None, 20)
+    few = steps(near, "near")
+    assert steps(grow(near, 2000), "far") < 2 * few

@@ -245,3 +245,11 @@ def test_conversations_have_logs_of_their_own(library, chat):
     assert head(library, chat) is None
     assert library.conversation(other.id).head_id is not None
     assert library.undo().conversation_id == other.id
+
+
+def test_a_title_is_changed_undone_and_changed_again(library, chat):
+    library.set_title(chat.id, "another")
+    library.undo(chat.id)
+    assert library.conversation(chat.id).title == "a title"
+    library.redo(chat.id)
+    assert library.conversation(chat.id).title == "another"
