@@ -169,7 +169,7 @@ def test_the_command_says_what_it_found_and_did(folder):
     assert code == 14
     assert {p["key"] for p in json.loads(out)["problems"]} == {"pirate"}
     code, out = run("--repair")
-    assert (code, out.splitlines()[-1]) == (0, "10 messages, 1 journals, 6 state files: mended.")
+    assert (code, out.splitlines()[-1]) == (0, "10 messages, 1 journal, 6 state files: mended.")
     assert run()[0] == 0
 
 

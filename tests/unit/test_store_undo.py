@@ -250,6 +250,6 @@ def test_conversations_have_logs_of_their_own(library, chat):
 def test_a_title_is_changed_undone_and_changed_again(library, chat):
     library.set_title(chat.id, "another")
     library.undo(chat.id)
-    assert library.conversation(chat.id).title == "a title"
+    assert library.conversation(chat.id).title == "first"
     library.redo(chat.id)
     assert library.conversation(chat.id).title == "another"
