@@ -14,7 +14,6 @@ import click
 from app.benchmark import LONG, TURN, measure
 from app.cli import OF_TOOLS, json_option, model_options
 from app.errors import BadInput
-from app.events import Progress
 from app.sentences import one_line
 from app.terminal import ProgressLine, print_json, print_table, size
 
@@ -85,7 +84,7 @@ def bench_command(
         context=context or CONTEXT,
         kv_type=cache_type or "f16",
         threads=threads,
-        progress=lambda phase, done, total: line.show(Progress(phase, done, total, None)),
+        progress=line.loading,
     )
     result: dict[str, Any] = {
         "peer": "forkpoint",

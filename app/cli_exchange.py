@@ -104,7 +104,7 @@ def import_command(
 
     with _reading(file) as stream:
         if replay:
-            return _replay(file, stream, model, threads, context, as_json)
+            return _replay(file, stream, model, threads, context, cache_type, as_json)
         library = own_library()
         assert library is not None
         with library:
@@ -124,13 +124,18 @@ def _where(arrival: Arrival) -> str:
 
 
 def _replay(
-    file: str, stream: BinaryIO, model: Path | None, threads: int | None, context: int | None, as_json: bool
+    file: str,
+    stream: BinaryIO,
+    model: Path | None,
+    threads: int | None,
+    context: int | None,
+    cache_type: Any,
+    as_json: bool,
 ) -> int:
-    from app.config import Config, bundled_model
     from app.libraries import own_library
     from app.local_engine import LocalEngine
     from app.replaying import needed, replay
-    from app.saved_model import SavedModel, how_to_open
+    from app.saved_model import SavedModel, open_saved
 
     library = own_library()
     assert library is not None
@@ -138,20 +143,10 @@ def _replay(
     with library:
         parts = list(library.read_export(stream))
         wanted = needed(parts)
-        known = library.model_info(wanted.state_key) if wanted is not None else None
+        known = library.model_info(wanted.state_key) if wanted is not None else None  # with its path
         length = max((p.node.n_tokens for p in parts if isinstance(p, Carried)), default=0)
-        saved = SavedModel(wanted, _kv_type(wanted), length)
-        path = model or next(
-            (Path(i.path) for i in [known] if i is not None and Path(i.path).is_file()), bundled_model()
-        )
-        kv_type, context = how_to_open(saved, path, Config(), context=context)
-        opened = LocalEngine().open_model(
-            path,
-            context=context,
-            kv_type=kv_type,
-            threads=threads,
-            progress=lambda phase, done, total: line.show(Progress(phase, done, total, None)),
-        )
+        saved = SavedModel(known or wanted, _kv_type(wanted), length)
+        opened = open_saved(saved, model, line.loading, cache_type=cache_type, context=context, threads=threads)
         try:
             found = replay(
                 LocalEngine(), opened, parts, lambda done, total: line.show(Progress("replay", done, total, None))

@@ -189,7 +189,7 @@ def eval_command(
         context=context,
         kv_type=cache_type or "f16",
         threads=threads,
-        progress=lambda phase, done, total: line.show(Progress(phase, done, total, None)),
+        progress=line.loading,
     )
     try:
         ids = ids if ids is not None else opened.tokenizer.encode(text or "")

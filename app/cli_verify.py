@@ -12,7 +12,7 @@ import click
 from app.cli import json_option, model_options
 from app.errors import OtherModel
 from app.events import Progress
-from app.saved_model import SavedModel, how_to_open, saved_model, was_computed
+from app.saved_model import open_saved, saved_model, was_computed
 from app.savepoints import model_info
 from app.sentences import counted
 from app.terminal import ProgressLine, print_json
@@ -53,7 +53,8 @@ def verify_command(
             result = _nothing(library, node)
         else:
             saved = saved_model(library, path)
-            opened, line = _open(saved, model, context, cache_type, threads)
+            line = ProgressLine()
+            opened = open_saved(saved, model, line.loading, cache_type=cache_type, context=context, threads=threads)
             try:
                 if saved.info is not None and saved.info.state_key != opened.state_key:
                     raise OtherModel(ref, saved.info.differing_fields(model_info(opened)), saved.info.name)
@@ -92,25 +93,6 @@ def _nothing(library: Library, node: Node) -> dict[str, Any]:
     """What is found out about a path that no model ever computed."""
     counts = {"tokens": len(library.tokens(node.id)), "digests": 0, "kv_tokens": 0}
     return {"id": node.id, **counts, "logits_digest": None, "difference": None}
-
-
-def _open(
-    saved: SavedModel, path: Path | None, context: int | None, cache_type: Any, threads: int | None
-) -> tuple[Any, ProgressLine]:
-    from app.config import Config, bundled_model
-    from app.local_engine import LocalEngine
-
-    file = path or saved.file or bundled_model()
-    kv_type, context = how_to_open(saved, file, Config(), cache_type=cache_type, context=context)
-    line = ProgressLine()
-    model = LocalEngine().open_model(
-        file,
-        context=context,
-        kv_type=kv_type,
-        threads=threads,
-        progress=lambda phase, done, total: line.show(Progress(phase, done, total, None)),
-    )
-    return model, line
 
 
 def verify(

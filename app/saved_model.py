@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from app.config import LONGEST_CONTEXT, Config
-from app.engine_protocol import KVType
+from app.config import LONGEST_CONTEXT, Config, bundled_model
+from app.engine_protocol import KVType, LoadProgress, Model
 from snapshots import Library, ModelInfo, Node
 
 _USUAL_CONTEXT = 4096  # what the engine opens at most when it is not told
@@ -76,6 +76,23 @@ def how_to_open(
     if context is None:
         context = saved.context(file)
     return cache_type or saved.cache_type or config.cache_type, context
+
+
+def open_saved(
+    saved: SavedModel,
+    file: Path | None,
+    progress: LoadProgress,
+    *,
+    cache_type: KVType | None,
+    context: int | None,
+    threads: int | None,
+) -> Model:
+    """Open a file, else the savepoint's own model where it still is, else the bundled one, as it was saved."""
+    from app.local_engine import LocalEngine
+
+    file = file or saved.file or bundled_model()
+    kv_type, context = how_to_open(saved, file, Config(), cache_type=cache_type, context=context)
+    return LocalEngine().open_model(file, context=context, kv_type=kv_type, threads=threads, progress=progress)
 
 
 def saved_model(library: Library, path: Sequence[Node]) -> SavedModel:

@@ -93,6 +93,12 @@ class ProgressLine:
         sys.stderr.flush()
         self._shown = True
 
+    def loading(self, phase: str, done: int, total: int) -> None:
+        """Draw it for a model that is being opened."""
+        from app.events import Progress
+
+        self.show(Progress(phase, done, total, None))
+
     def clear(self) -> None:
         """Take the line away."""
         if self._shown:
