@@ -43,7 +43,7 @@ class SessionState(Protocol):
     """A copy of a session, or of its tail: plain arrays and values."""
 
     @property
-    def tokens(self) -> tuple[int, ...]:
+    def tokens(self) -> Sequence[int]:
         """Every token that was fed, also when `chunks` holds only a tail."""
 
     @property

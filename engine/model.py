@@ -234,7 +234,7 @@ class Model:
         self._own(session)
         with self._lock:
             chunks = session.chunks(start)
-        return SessionState(tuple(session.tokens), chunks, session.logits, session.hidden, session.dice_key)
+        return SessionState(session.tokens.fork(), chunks, session.logits, session.hidden, session.dice_key)
 
     def restore(self, state: SessionState) -> Session:
         """A session in fresh buffers from a whole state. Raises StateMismatch, ContextFull, ValueError."""

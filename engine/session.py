@@ -25,7 +25,7 @@ class SessionState:
     the next position; hidden: float32 (dim,), the last normed hidden state; dice_key: 16 bytes or none.
     """
 
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     chunks: tuple[KVChunk, ...]
     logits: Floats | None
     hidden: Floats | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,10 @@ class TokenList(Sequence[int]):
         """The last `count` ids (all for a negative count), int64; a view that must not be written."""
         first = 0 if count < 0 else max(0, self._length - count)
         return self._store.ids[first : self._length]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The ids for NumPy, int64 unless another type is asked for; a view must not be written."""
+        return np.array(self.last(-1), dtype=dtype, copy=copy)
 
     def __len__(self) -> int:
         return self._length

@@ -7,7 +7,6 @@ Any file here may vanish or rot at any moment: that ends a prefix, it is never a
 from __future__ import annotations
 
 import errno
-import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +17,10 @@ from snapshots import pieces as many
 from snapshots import segment
 from snapshots.errors import DamagedFile, StoreError
 from snapshots.files import Files, typed
-from snapshots.places import LAYOUT, Chain, Piece, listed
+from snapshots.ids import Packed
+from snapshots.places import LAYOUT, Chain, Look, Piece, listed
 from snapshots.records import BLOCK, Chunk, FileCheck, LoadedState, SaveReport
+from snapshots.trust import Trust
 from snapshots.writer import Writer
 
 if TYPE_CHECKING:
@@ -28,17 +29,16 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _Use = Callable[[Chain, Sequence[Piece]], Sequence[_T | DamagedFile | OSError]]
 _ATTEMPTS = 3
-_TRUSTED = 4
-_LOOKED_AT = 128  # files of a trusted list that a save looks at
 
 
-class _Trust(NamedTuple):
-    """Whole blocks that were verified, and what their directories looked like: while that is so, they are there."""
+class _Written(NamedTuple):
+    """What a save did: segments written, reused and healed, bytes, and the directories behind it."""
 
-    head: bytes
-    links: list[bytes]
-    pieces: list[Piece]
-    directories: tuple[tuple[str, int, int], ...]
+    segments: int
+    reused: int
+    healed: int
+    size: int
+    look: Look
 
 
 class Bundles:
@@ -48,12 +48,10 @@ class Bundles:
         self._cache_dir = cache_dir
         self._files = files
         self._saving = threading.Lock()
-        self._known: dict[Path, tuple[int, ...]] = {}
-        self._trusted: dict[str, _Trust] = {}
-        self._looked = 0
+        self._trust = Trust(files)
         # Directories as they were when this process synced them. What others put there may have no lasting name: they
         # may have been killed between a rename and a sync.
-        self._lasting: dict[str, frozenset[tuple[str, int, int]]] = {}
+        self._lasting: dict[str, dict[str, tuple[int, int]]] = {}
         self._writer = Writer(cache_dir / LAYOUT, data_dir / "locks", files)
         self._writer.clean()
 
@@ -70,17 +68,19 @@ class Bundles:
     def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
         """How many tokens have files, by their names."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        pieces = chain.plan(self._files.is_there, known=self._trusted_of(chain))
+        pieces = chain.plan(self._files.is_there, known=self._trust.blocks(chain, chain.look(self._files)))
         return pieces[-1].stop if pieces else 0
 
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
         """The longest whole prefix, decoded, with what belongs to its end."""
         chain = Chain(self._cache_dir, state_key, tokens)
+        look = chain.look(self._files)
         found, bad = self._walk(chain, self._decode)
+        self._trust.keep(chain, (), (piece for piece, _ in found), look)
         chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
         valid = chunks[-1].stop if chunks else 0
         logits, hidden, dice_key = None, None, b""
-        if valid == len(tokens):
+        if valid == chain.n_tokens:
             try:
                 final = self._read_final(chain)
                 logits, hidden = final.arrays.get("logits"), final.arrays.get("hidden")
@@ -89,7 +89,7 @@ class Bundles:
                 pass
             except (DamagedFile, OSError):
                 bad.add(chain.final())
-        return LoadedState(len(tokens), valid, chunks, logits, hidden, dice_key, len(bad))
+        return LoadedState(chain.n_tokens, valid, chunks, logits, hidden, dice_key, len(bad))
 
     def check(self, state_key: str, tokens: Sequence[int], shared: int) -> FileCheck:
         """Read and decode everything; pieces that end behind token `shared` count as unique."""
@@ -150,8 +150,8 @@ class Bundles:
         before = [self._files.signature(piece.path) for piece in pieces]
         found = many.read(self._files, chain, pieces, [signature[2] if signature else 0 for signature in before])
         for piece, signature, each in zip(pieces, before, found, strict=True):
-            if signature is not None and not isinstance(each, (DamagedFile, OSError)):
-                self._known[piece.path] = signature
+            if not isinstance(each, (DamagedFile, OSError)):
+                self._trust.verified(piece.path, signature)
         return found
 
     def _verify_all(self, chain: Chain, pieces: Sequence[Piece]) -> list[bool | DamagedFile | OSError]:
@@ -168,10 +168,10 @@ class Bundles:
         before = self._files.signature(piece.path)
         if before is None:
             raise FileNotFoundError(errno.ENOENT, "gone", str(piece.path))
-        if self._known.get(piece.path) != before:
+        if not self._trust.is_as_verified(piece.path, before):
             header, *_ = segment.check(piece.path, self._files.read(piece.path, segment.FILE_LIMIT))
             many.compare(piece.path, header, many.segment_header(chain, piece))
-            self._known[piece.path] = before
+            self._trust.verified(piece.path, before)
         return True
 
     def _read_final(self, chain: Chain) -> segment.Contents:
@@ -181,8 +181,7 @@ class Bundles:
         many.compare(path, contents.header, many.final_header(chain))
         if not isinstance(contents.header.get("dice_key"), str) or len(contents.header["dice_key"]) > 1024:
             raise DamagedFile(path, "has no dice key")
-        if before is not None:
-            self._known[path] = before
+        self._trust.verified(path, before)
         return contents
 
     # ------------------------------------------------------------------------------------------------------ writing
@@ -190,17 +189,18 @@ class Bundles:
     def save_from(self, state_key: str, tokens: Sequence[int]) -> int:
         """The first token whose chunk `save` wants: what is before it is on disk and whole."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        known = self._trusted_of(chain)
+        look = chain.look(self._files)
+        known = self._trust.blocks(chain, look)
         found, _ = self._walk(chain, self._verify_all, known)
-        self._trust(chain, [*known, *(piece for piece, _ in found)])
+        self._trust.keep(chain, known, (piece for piece, _ in found), look)
         covered = found[-1][0].stop if found else BLOCK * len(known)
         block = covered - covered % BLOCK
-        return block if covered < len(tokens) and block + BLOCK <= len(tokens) else covered
+        return block if covered < chain.n_tokens and block + BLOCK <= chain.n_tokens else covered
 
     def save(
         self,
         state_key: str,
-        tokens: Sequence[int],
+        tokens: Sequence[int] | Packed,
         chunks: Sequence[Chunk],
         logits: np.ndarray | None,
         hidden: np.ndarray | None,
@@ -208,27 +208,26 @@ class Bundles:
     ) -> SaveReport:
         """Write the chunks that are not there whole, and the final file. Raises StoreFull, StoreError."""
         begun = time.perf_counter()
-        for chunk in chunks:
-            _check_chunk(chunk, len(tokens))
         chain = Chain(self._cache_dir, state_key, tokens)
+        for chunk in chunks:
+            _check_chunk(chunk, chain.n_tokens)
         with self._saving:
             for attempt in range(_ATTEMPTS):
                 try:
-                    counts = self._save_once(chain, chunks, logits, hidden, dice_key)
+                    done = self._save_once(chain, chunks, logits, hidden, dice_key)
                     break
                 except FileNotFoundError as error:  # the cache was purged under the writer: begin again
                     if attempt == _ATTEMPTS - 1:
                         raise typed(error, chain.directory) from error
                 except OSError as error:
                     raise typed(error, chain.directory) from error
-        plan = chain.plan(self._files.is_there, known=self._trusted_of(chain, written=True))
-        self._trust(chain, plan)
+        known = self._trust.blocks(chain, done.look)
+        plan = chain.plan(self._files.is_there, known=known)
+        self._trust.keep(chain, known, plan[len(known) :], done.look)
         covered = plan[-1].stop if plan else 0
-        complete = covered == len(tokens) and (logits is not None or not tokens)
-        written, reused, healed, size = counts
-        return SaveReport(
-            len(tokens), covered, complete, written, reused, healed, size, 1e3 * (time.perf_counter() - begun)
-        )
+        complete = covered == chain.n_tokens and (logits is not None or not chain.n_tokens)
+        took = 1e3 * (time.perf_counter() - begun)
+        return SaveReport(chain.n_tokens, covered, complete, done.segments, done.reused, done.healed, done.size, took)
 
     def _save_once(
         self,
@@ -237,9 +236,9 @@ class Bundles:
         logits: np.ndarray | None,
         hidden: np.ndarray | None,
         dice_key: bytes,
-    ) -> tuple[int, int, int, int]:
-        """One try: (segments written, reused, healed, bytes written)."""
-        known = self._trusted_of(chain)
+    ) -> _Written:
+        """One try. Blocks that were verified before are looked at behind it, or where a chunk hangs on one."""
+        known = self._trust.blocks(chain)
         found, bad = self._walk(chain, self._verify_all, known)
         covered = found[-1][0].stop if found else BLOCK * len(known)
         written = reused = healed = 0
@@ -247,7 +246,7 @@ class Bundles:
             todo: list[tuple[Piece, Chunk]] = []
             for chunk in chunks:
                 piece = Piece(chunk.start, chunk.stop, chain.segment(chunk.start, chunk.stop))
-                if self._is_whole(chain, piece, bad) or (chunk.stop <= covered and chunk.stop - chunk.start < BLOCK):
+                if self._is_whole(chain, piece, bad) or self._is_within(chain, chunk, covered, known, bad):
                     reused += 1
                     continue
                 written += 1
@@ -260,51 +259,22 @@ class Bundles:
                 header = {**many.final_header(chain), "dice_key": dice_key.hex()}
                 batch.add(chain.final(), segment.encode(header, arrays))
             batch.publish()
-            there = self._directories(chain)
-            lasting = self._lasting.get(chain.state_key)
-            if lasting is None:
+            look = chain.look(self._files)
+            if chain.state_key not in self._lasting:
                 self._files.keep_name(chain.directory / "00")
-            batch.cover(chain.directory / entry[0] for entry in there if entry not in (lasting or ()))
-        self._lasting[chain.state_key] = frozenset(there)
+            lasting = self._lasting.get(chain.state_key, {}).items()
+            batch.cover(chain.directory / name for name, _ in look.directories.items() - lasting)
+        self._lasting[chain.state_key] = look.directories
         for path in batch.paths:
-            signature = self._files.signature(path)
-            if signature is not None:
-                self._known[path] = signature
-        return written, reused, healed, batch.size
+            self._trust.verified(path, self._files.signature(path))
+        return _Written(written, reused, healed, batch.size, look)
 
-    def _trusted_of(self, chain: Chain, *, written: bool = False) -> list[Piece]:
-        """The blocks of a chain that were verified before and whose directories nobody touched since.
-
-        `written`: this process did, just now, in a save that began with the same question. So the next turn of a long
-        conversation takes a look at 256 directories, not at thousands of files.
-        """
-        trust = self._trusted.get(chain.state_key)
-        if trust is None or not (written or self._directories(chain) == trust.directories):
-            return []
-        pieces = trust.pieces[: chain.resume(trust.head, trust.links)]
-        # A file that was changed in its place changes no directory: all of a short list are looked at, of a long one
-        # some at a time.
-        self._looked = (self._looked + _LOOKED_AT) % max(1, len(pieces))
-        some = range(len(pieces)) if len(pieces) <= _LOOKED_AT else range(self._looked, self._looked + _LOOKED_AT)
-        for at in () if written else some:
-            path = pieces[at % len(pieces)].path
-            if self._known.get(path) != self._files.signature(path):
-                self._trusted.pop(chain.state_key, None)
-                return []
-        return pieces
-
-    def _trust(self, chain: Chain, pieces: Sequence[Piece]) -> None:
-        whole = list(itertools.takewhile(lambda piece: piece.stop - piece.start == BLOCK, pieces))
-        head, links = chain.head(len(whole))
-        self._trusted.pop(chain.state_key, None)
-        self._trusted[chain.state_key] = _Trust(head, links, whole, self._directories(chain))
-        while len(self._trusted) > _TRUSTED:
-            self._trusted.pop(next(iter(self._trusted)))
-
-    def _directories(self, chain: Chain) -> tuple[tuple[str, int, int], ...]:
-        """What changes when a file of this state key comes or goes."""
-        found = self._files.scan(chain.directory)
-        return tuple(sorted((name, facts.st_ino, facts.st_mtime_ns) for name, facts in found))
+    def _is_within(self, chain: Chain, chunk: Chunk, covered: int, known: Sequence[Piece], bad: set[Path]) -> bool:
+        """Whether a chunk that is no whole block is told by what covers the list's beginning."""
+        if chunk.stop > covered or chunk.stop - chunk.start == BLOCK:
+            return False
+        block = chunk.start // BLOCK
+        return block >= len(known) or self._is_whole(chain, known[block], bad)
 
     def _is_whole(self, chain: Chain, piece: Piece, bad: set[Path]) -> bool:
         """Whether this very file is there and whole; a damaged one is noted in `bad`."""

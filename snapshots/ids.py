@@ -7,7 +7,7 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapshots.errors import BadNode
 from snapshots.records import Message
@@ -52,6 +52,32 @@ def pack_tokens(tokens: Sequence[int]) -> bytes:
     if sys.byteorder == "big":
         values.byteswap()
     return bytes([4 if wide else 2]) + values.tobytes()
+
+
+class Packed(NamedTuple):
+    """A token list as little-endian integers of four bytes each: what chains hash, and what compares fastest."""
+
+    raw: bytes
+
+
+def packed(tokens: Sequence[int] | Packed) -> Packed:
+    """A token list as bytes. One that gives itself to NumPy, as a session's does, is not looked at id by id.
+
+    Raises OverflowError for an id that is negative or larger than 32 bits.
+    """
+    if isinstance(tokens, Packed):
+        return tokens
+    if hasattr(tokens, "__array__"):
+        import numpy as np
+
+        given = np.asarray(tokens)
+        if given.size and not 0 <= given.min() <= given.max() < TOKEN_LIMIT:
+            raise OverflowError("a token id is negative or larger than 32 bits")
+        return Packed(given.astype("<u4").tobytes())
+    values = array("I", tokens)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return Packed(values.tobytes())
 
 
 def unpack_tokens(blob: bytes) -> tuple[int, ...]:

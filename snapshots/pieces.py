@@ -120,7 +120,7 @@ def segment_header(chain: Chain, piece: Piece) -> dict[str, Any]:
         "state_key": chain.state_key,
         "before": chain.at(block),
         "start": piece.start,
-        "tokens": [int(token) for token in chain.tokens[piece.start : piece.stop]],
+        "tokens": chain.between(piece.start, piece.stop),
     }
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from snapshots import ids
 from snapshots.files import Files
 from snapshots.records import BLOCK
 
@@ -40,6 +42,13 @@ def listed(files: Files, cache_dir: Path) -> Listing:
     return found
 
 
+class Look(NamedTuple):
+    """What changes when a file of a state key comes or goes: its directories' inodes and times, as seen `at` (ns)."""
+
+    at: int
+    directories: dict[str, tuple[int, int]]
+
+
 class Piece(NamedTuple):
     """Tokens [start, stop) of one block, and the file that holds, or would hold, their state."""
 
@@ -51,30 +60,39 @@ class Piece(NamedTuple):
 class Chain:
     """The names of one token list under one state_key. Links are computed as they are asked for."""
 
-    def __init__(self, cache_dir: Path, state_key: str, tokens: Sequence[int]) -> None:
-        values = array("I", tokens)
-        if sys.byteorder == "big":
-            values.byteswap()
-        self._bytes = values.tobytes()
-        self.tokens = tokens
-        self.n_tokens = len(tokens)
+    def __init__(self, cache_dir: Path, state_key: str, tokens: Sequence[int] | ids.Packed) -> None:
+        self._bytes = ids.packed(tokens).raw
+        self.n_tokens = len(self._bytes) // 4
         self.state_key = state_key
         self.directory = cache_dir / LAYOUT / blake2b(state_key.encode(), digest_size=16).hexdigest()
         self._links = [blake2b(b"forkpoint chain 1\0" + state_key.encode(), digest_size=32).digest()]
 
-    def head(self, blocks: int) -> tuple[bytes, list[bytes]]:
+    def between(self, start: int, stop: int) -> list[int]:
+        """Tokens [start, stop)."""
+        values = array("I")
+        values.frombytes(self._bytes[4 * start : 4 * stop])
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values.tolist()
+
+    def head(self, blocks: int) -> tuple[memoryview, list[bytes]]:
         """The bytes of the first blocks' tokens and the links that follow from them, for `resume`."""
         self._link(blocks)
-        return self._bytes[: 4 * BLOCK * blocks], self._links[: blocks + 1]
+        return memoryview(self._bytes)[: 4 * BLOCK * blocks], self._links[: blocks + 1]
 
-    def resume(self, head: bytes, links: list[bytes]) -> int:
+    def begins_with(self, head: memoryview) -> bool:
+        """Whether these are the bytes of its first tokens."""
+        return self._bytes.startswith(head)
+
+    def resume(self, head: memoryview, links: list[bytes]) -> int:
         """Take the links of the blocks that another list has in common with this one; gives how many those are."""
         blocks = len(head) // (4 * BLOCK)
-        if not self._bytes.startswith(head):
+        if not self.begins_with(head):
             low = 0
             while low < blocks:  # the number of blocks that are the same: what is equal is equal from the beginning on
                 middle = (low + blocks + 1) // 2
-                if self._bytes[: 4 * BLOCK * middle] == head[: 4 * BLOCK * middle]:
+                part = slice(4 * BLOCK * low, 4 * BLOCK * middle)
+                if self._bytes[part] == bytes(head[part]):
                     low = middle
                 else:
                     blocks = middle - 1
@@ -98,6 +116,11 @@ class Chain:
         block = max(stop - 1, 0) // BLOCK
         link = self._link(block)
         return blake2b(link + self._bytes[4 * BLOCK * block : 4 * stop], digest_size=32).hexdigest()
+
+    def look(self, files: Files) -> Look:
+        """The directories of the state key as they are now."""
+        at = time.time_ns()
+        return Look(at, {name: (facts.st_ino, facts.st_mtime_ns) for name, facts in files.scan(self.directory)})
 
     def segment(self, start: int, stop: int) -> Path:
         """The file for tokens [start, stop), which lie in one block."""

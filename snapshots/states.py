@@ -63,12 +63,14 @@ class PathTokens:
     """The token lists of the paths saved last, so that a turn's save does not read the whole conversation again."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[int]] = {}
+        self._known: dict[str, ids.Packed] = {}
 
-    def of(self, tx: sqlite3.Connection, node_id: str) -> list[int]:
-        """The token list at the end of the path to a node. Raises UnknownNode, DamagedNode."""
+    def of(self, tx: sqlite3.Connection, node_id: str, said: ids.Packed) -> ids.Packed:
+        """The token list at the end of the path to a node: `said` itself, where it is that. Raises UnknownNode,
+        DamagedNode.
+        """
         known = dict(self._known)  # saves may come from several threads
-        tokens = known[node_id] = tokens_to(tx, node_id, known)
+        tokens = known[node_id] = tokens_to(tx, node_id, known, said)
         self._known = dict(list(known.items())[-_PATHS_KEPT:])
         return tokens
 
@@ -91,17 +93,18 @@ def save_state(
     The digest is what a later recompute is compared with: it is worth keeping without a bundle. Raises BadNode for
     tokens that are not those of the node's path: a wrong digest would make a liar of every later comparison.
     """
+    said, n_tokens = ids.packed(tokens), len(tokens)
     if node_id is not None:
         with database.read() as tx:
-            expected = paths.of(tx, node_id)
-        if list(tokens) != expected:
-            raise BadNode("tokens", f"{len(tokens)} that are not the {len(expected)} of the path to it")
+            expected = paths.of(tx, node_id, said)
+        if said != expected:
+            raise BadNode("tokens", f"{n_tokens} that are not the {len(expected.raw) // 4} of the path to it")
     if logits is not None and not logits_digest:
         logits_digest = digest_of(logits)
     failure: StoreError | None = None
     report: SaveReport | None = None
     try:
-        report = bundles.save(state_key, tokens, chunks, logits, hidden, dice_key)
+        report = bundles.save(state_key, said, chunks, logits, hidden, dice_key)
     except StoreError as error:
         failure = error
     if node_id is not None:
@@ -113,7 +116,7 @@ def save_state(
                 digest = logits_digest or (before.logits_digest if before else "")
                 size = max(size, before.bytes_stored if before else 0)  # a save that found it all wrote nothing
                 quota.note_use(tx, node_id)
-                put_state(tx, NodeState(node_id, state_key, len(tokens), digest, whole, size, time.time()))
+                put_state(tx, NodeState(node_id, state_key, n_tokens, digest, whole, size, time.time()))
         except StoreError as error:
             failure = failure or error
     if failure is not None:

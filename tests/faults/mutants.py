@@ -127,7 +127,7 @@ def _row_first():
     def save(self, state_key, tokens, *rest):
         node_id, base = where[-1]
         with base.write() as tx:
-            states.put_state(tx, states.NodeState(node_id, state_key, len(tokens), "x", True, 1, 0.0))
+            states.put_state(tx, states.NodeState(node_id, state_key, len(tokens.raw) // 4, "x", True, 1, 0.0))
         return real(self, state_key, tokens, *rest)
 
     def save_state(base, bundles, paths, node_id, *rest):
