@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tomllib
@@ -80,6 +81,15 @@ def directories() -> Directories:
 
         found[name] = Path(getattr(platformdirs, f"user_{name}_dir")(APP_NAME, appauthor=False))
     return Directories(**found)
+
+
+def make_private(directory: Path) -> None:
+    """Make a root where it is missing, for its owner alone, with the parents as the system makes them.
+
+    One that cannot be made is for those to say who write there.
+    """
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def bundled_model() -> Path:

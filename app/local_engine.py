@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from app.config import load_config
+from app.config import directories, load_config, make_private
 from app.engine_protocol import KVType, LoadProgress, Model, Speculation, StreamDecoder
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class LocalEngine:
             progress("compile", 0, 1)
         import engine.model
 
+        make_private(directories().cache)  # what the engine keeps lies below it
         quota = load_config().weights_cache
         model = engine.model.Model.open(
             path,

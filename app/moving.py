@@ -10,7 +10,7 @@ from app.errors import NothingToDo
 from app.events import PositionChanged, Restored, Saved, TreeChanged
 from app.place import SETTINGS, UNSAVED
 from app.sentences import counted
-from snapshots import Action, NameTaken, Node, Ref, StoreError, UnknownName
+from snapshots import Action, NameTaken, Node, Ref, StoreError, UnknownName, UnknownRef
 from snapshots.names import check_name
 
 _UNDONE = {
@@ -188,7 +188,12 @@ class Moving:
             node, conversation = core.place.node, core.place.conversation
             if node is None or conversation is None:
                 raise NothingToDo("This is the beginning.")
-            core.go(conversation.id, core.library.turn_back(node.id, turns), action="back", what="one step back")
+            try:
+                there = core.library.turn_back(node.id, turns)
+            except UnknownRef as error:  # a person named no place, only a number
+                words = error.why.replace(" behind it", " to step back")
+                raise NothingToDo(f"{words[:1].upper()}{words[1:]}.") from error
+            core.go(conversation.id, there, action="back", what=f"{counted(turns, 'turn')} back")
 
     def new_conversation(self) -> None:
         """Be in an empty conversation, which is written with its first message."""

@@ -111,7 +111,8 @@ async def name_message(screen: ChatScreen, argument: str) -> None:
         suggested = name or (old[0] if old else "")
         name = await screen.ask(AskName("Name", what, suggested=suggested, taken=taken)) or ""
     if name and name not in old:
-        screen.job(partial(screen.chat.rename, old[0] if old else node_id, name, force=name in taken))
+        done = f"It is called “{plain(name)}” now; /undo gives back what it was called before."
+        screen.job(partial(screen.chat.rename, old[0] if old else node_id, name, force=name in taken), done=done)
 
 
 @deed("export")

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from textual.theme import Theme
 
-from app.config import directories
+from app.config import directories, make_private
 
 DEFAULT_THEME = "forkpoint"
 
@@ -88,5 +88,5 @@ def remember_theme(name: str) -> None:
     """Remember a theme for the next start; colours are not worth an error where that fails."""
     with suppress(OSError):
         path = directories().config / REMEMBERED
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         path.write_text(name + "\n", encoding="utf-8")

@@ -223,6 +223,7 @@ async def test_name_renames_the_savepoint_of_a_message(stages):
         await stage.press("enter")
         await stage.until(lambda: list(stage.chat.labels()) == ["one"])
         await stage.command("/name two")
+        await stage.toast("It is called “two” now; /undo gives back")
         await stage.until(lambda: list(stage.chat.labels()) == ["two"])
         await stage.sees("★ two")
 

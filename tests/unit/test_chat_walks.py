@@ -17,7 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from app.chat import Chat, ChatOptions
-from app.errors import AppError
+from app.errors import AppError, NothingToDo
 from app.events import Delta
 from app.place import UNSAVED
 from snapshots import Library, StoreError, StoreFull
@@ -207,3 +207,14 @@ def test_walks(steps):
             walk.chat.close()
         with Library.open(Path(root) / "data", Path(root) / "cache") as after:
             assert walk.kept <= {t.preview for c in after.conversations() for t in after.tree(c.id, deleted=True)}
+
+
+def test_who_steps_back_too_far_hears_how_far_it_is(chats):
+    chat = chats()
+    chat.send("one")
+    with pytest.raises(NothingToDo, match=r"^There is only 1 turn to step back\.$"):
+        chat.back(9)
+    chat.send("two")
+    with pytest.raises(NothingToDo, match=r"^There are only 2 turns to step back\.$"):
+        chat.back(9)
+    assert len(chat.transcript()) == 4

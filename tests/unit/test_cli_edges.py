@@ -12,6 +12,7 @@ from app.config import ConfigError, load_config
 from app.errors import OtherModel
 from app.sentences import exit_code, sentence
 from app.terminal import ago
+from app.tui.themes import remember_theme
 from engine.errors import BadGGUF, FileNotReadable, NotGGUF
 from snapshots import (
     BadName,
@@ -376,3 +377,12 @@ def test_a_folder_without_models_is_said(call, tmp_path):
 def test_ages_are_said_in_words_whatever_the_clock_says(monkeypatch, ahead_s, said):
     monkeypatch.setattr("time.time", lambda: 4102444800.0)
     assert ago(4102444800.0 + ahead_s) == said
+
+
+@pytest.mark.parametrize("which", ["cache", "config"])
+def test_the_roots_are_for_their_owner_alone(call, own_directories, stories_path, monkeypatch, which):
+    root = own_directories / "new" / which
+    monkeypatch.setenv(f"FORKPOINT_{which.upper()}_DIR", str(root))
+    assert call("run", "-m", str(stories_path), "--raw", "-n", "1", "hello")[0] == 0
+    remember_theme("forkpoint")
+    assert root.stat().st_mode & 0o777 == 0o700
