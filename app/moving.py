@@ -63,8 +63,14 @@ class Moving:
     def _at_node(self, act: Callable[[Node], None]) -> None:
         """Do something to the node of the live position: between two tokens of a running reply, at once otherwise."""
         core = self._core
+
+        def act_in_library(node: Node) -> None:
+            if node.id.startswith(UNSAVED):
+                raise core.trouble
+            act(node)
+
         with core.phase_lock:
-            done = core.requests.ask(act) if core.decoding else None
+            done = core.requests.ask(act_in_library) if core.decoding else None
         if done is not None:
             done.result()
             return
@@ -81,9 +87,7 @@ class Moving:
             if not node.id.startswith(UNSAVED):
                 core.keep_settings()
                 node = core.place.node or node
-            if node.id.startswith(UNSAVED):
-                raise core.trouble
-            act(node)
+            act_in_library(node)
             core.save_state(node)
 
     # ---- going --------------------------------------------------------------------------------------------------

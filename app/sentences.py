@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import re
 import unicodedata
+from pathlib import Path
 
 EXIT_CODES: dict[int, str] = {
     0: "all went well",
@@ -142,7 +143,7 @@ def _about_the_rest(error: BaseException, name: str, e: dict[str, object]) -> st
         text = f"The config file {e['path']} cannot be used: {setting}{e['why']}."
     elif name == "StoreFull" or exit_code(error) == 9:
         where = e.get("path") or (error.filename if isinstance(error, OSError) else None)
-        what = f" and {where} cannot be written" if where else ""
+        what = f" and {_root_of(Path(str(where)))} cannot be written" if where else ""
         text = f"The disk is full{what}: free some space and try again."
     elif name == "StoreBusy":
         text = "Another forkpoint has been using the library for too long; try again."
@@ -173,6 +174,14 @@ def _about_the_rest(error: BaseException, name: str, e: dict[str, object]) -> st
         if not text.endswith("."):  # not one of ours, which are sentences
             text = f"Something went wrong ({name}: {text or 'no more is known'})."
     return text
+
+
+def _root_of(path: Path) -> Path:
+    """The data or cache directory that a file of ours lies in, which is what people know; else the file."""
+    from app.config import directories
+
+    roots = directories()
+    return next((root for root in (roots.data, roots.cache) if root in path.parents), path)
 
 
 _LONGEST_SHOWN = 120  # more than any name may have: a sentence stays one that can be read

@@ -57,7 +57,7 @@ async def test_when_the_disk_has_room_again_everything_is_written_without_a_key(
         with monkeypatch.context() as patch:
             patch.setattr(Library, "add_node", full)
             await stage.send("hello")
-            await stage.toast(f"The disk is full and {directories().data / 'tree.db'} cannot be written", "in memory")
+            await stage.toast(f"The disk is full and {directories().data} cannot be written", "in memory")
             await stage.sees("not saved")
         await stage.toast("is written to the library now")
         await stage.sees("saved ✓")
@@ -80,4 +80,6 @@ async def test_a_backup_that_fails_says_what_failed(stages, monkeypatch):
     monkeypatch.setattr("app.tui.watcher.BACKUP_AFTER_S", 0.0)
     monkeypatch.setattr(Library, "back_up", broken)
     async with stages() as stage:
-        await stage.toast("There is no backup of today: The disk is full and", "backups cannot be written")
+        await stage.toast(
+            "There is no backup of today: The disk is full and", f"{directories().data} cannot be written"
+        )

@@ -1,12 +1,13 @@
 """What the library cannot take is kept: nothing that was said is lost, and the chat goes on afterwards."""
 
+import time
 from threading import Thread
 
 import pytest
 
 from app.chat import ChatOptions
 from app.errors import NothingToDo
-from app.events import Notice, PositionChanged, ReplyStarted, Saved
+from app.events import Delta, Notice, PositionChanged, ReplyStarted, Saved
 from snapshots import StoreBusy, StoreError, StoreFull, StoreReadOnly
 
 ERRORS = [StoreFull("no space"), StoreBusy(1.0), StoreReadOnly("a disk"), StoreError("disk I/O error")]
@@ -198,4 +199,34 @@ def test_nobody_catches_up_in_the_middle_of_a_reply(chats, trouble):
     chat.heard.on(ReplyStarted, 1, in_mid_reply)
     chat.send("one")
     assert counts == [1]
+    assert chat.unwritten == 0
+
+
+@pytest.mark.parametrize("save", [lambda chat: chat.quicksave(), lambda chat: chat.save("here")], ids=["F5", "name"])
+def test_a_save_in_mid_reply_that_the_library_cannot_take_says_why_and_the_reply_goes_on(chats, trouble, save):
+    chat = chats(script={"one": "uno dos tres"})
+    errors = []
+
+    def in_mid_reply():
+        over.append(trouble(chat))
+
+        def ask():
+            try:
+                save(chat)
+            except StoreError as error:
+                errors.append(error)
+
+        asking.append(Thread(target=ask))
+        asking[0].start()
+        while not chat._core.requests and asking[0].is_alive():
+            time.sleep(0.001)
+
+    over, asking = [], []
+    chat.heard.on(Delta, 1, in_mid_reply)
+    chat.send("one")
+    asking[0].join(10)
+    assert [type(error) for error in errors] == [StoreFull]
+    assert "".join(m.text for m in chat.transcript()[1:]) == "uno dos tres"
+    over[0]()
+    chat.catch_up()
     assert chat.unwritten == 0
