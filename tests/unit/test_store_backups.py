@@ -8,7 +8,8 @@ import time
 import pytest
 from faults.kit import FailingFiles, open_library, talk
 
-from snapshots import LibraryDamaged, StoreFull, backups
+from snapshots import LibraryDamaged, StoreError, StoreFull, backups
+from snapshots.copies import sweep
 from snapshots.files import Files
 
 DAY = 86400
@@ -144,3 +145,31 @@ def test_without_locks_the_drafts_of_yesterday_go(library, monkeypatch):
 def test_a_copy_that_is_no_database_is_said(tmp_path):
     (tmp_path / "tree-000001.db").write_bytes(b"")
     assert "not a database" in backups.check_copy(tmp_path / "tree-000001.db", Files())[0]
+
+
+def test_what_only_looks_like_a_draft_stays(library):
+    folder = library.data_dir / "backups"
+    Files().make_dirs(folder)
+    (folder / "a-folder.new").mkdir()
+    (folder / "a-link.new").symlink_to(folder / "nowhere")
+    assert library.back_up()
+    assert (folder / "a-folder.new").is_dir()
+    assert (folder / "a-link.new").is_symlink()
+
+
+def test_a_draft_that_somebody_always_holds_is_given_up(tmp_path):
+    class Held(Files):
+        def lock(self, fd):
+            return False
+
+    with open_library(tmp_path, Held()) as library, pytest.raises(StoreError, match="busy"):
+        library.back_up(now=True)
+
+
+def test_a_draft_that_goes_while_this_looks_is_no_error(library, monkeypatch):
+    folder = library.data_dir / "backups"
+    Files().make_dirs(folder)
+    (folder / "0123456789abcdef.new").write_bytes(b"half a copy")
+    monkeypatch.setattr(Files, "signature", lambda self, path: None)
+    sweep(library.data_dir, Files())
+    assert (folder / "0123456789abcdef.new").exists()
