@@ -163,6 +163,8 @@ class Talking:
         with core.working():
             model = core.bench.need_model()
             if core.dead is None:
+                core.find_pending()  # a window that was writing when we came here may have died since
+            if core.dead is None:
                 if not (core.place.said and core.place.said.role in {"user", "raw"}):
                     raise NothingToDo("There is no cut-off reply here.")
                 self._answer(core.voice())

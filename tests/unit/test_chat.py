@@ -207,7 +207,8 @@ def test_a_full_context_offers_a_branch_and_the_original_stays(chats):
     assert [m.text for m in chat.transcript_of(before[-1].node_id)] == [m.text for m in before]
 
 
-def test_a_dead_reply_is_offered_and_goes_on_exactly(chats, monkeypatch):
+@pytest.mark.parametrize("watched", [False, True], ids=["opened later", "opened while it was written"])
+def test_a_dead_reply_is_offered_and_goes_on_exactly(chats, monkeypatch, watched):
     whole = chats(ChatOptions(limit=30, seed=5))
     whole.send("hello")
     whole.new_conversation()
@@ -232,11 +233,14 @@ def test_a_dead_reply_is_offered_and_goes_on_exactly(chats, monkeypatch):
         raise Killed
 
     dying.heard.on(Delta, 12, die)
+    early = []
+    if watched:
+        dying.heard.on(Delta, 2, lambda: early.append(chats(ChatOptions())))
     with pytest.raises((Killed, OSError)):
         dying.send("hello")
-    again = chats(ChatOptions())
+    again = early[0] if watched else chats(ChatOptions())
     pending = again.pending_reply()
-    assert 10 <= pending.tokens <= 13
+    assert pending.tokens == 0 if watched else 10 <= pending.tokens <= 13
     again.go_on()
     texts = [m.text for m in again.transcript()]
     assert texts == ["hello", whole.heard.text()]
