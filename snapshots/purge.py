@@ -159,9 +159,14 @@ def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set
     """Remove states of messages that are gone (None: all), but for what others hold too: equal tokens have one file."""
     listing = listed(files, cache_dir)
     doomed = {path: facts for path, facts in listing.items() if stems is None or Path(path).name[:64] in stems}
-    directories = {Path(path).parent for path in doomed}
-    if stems is None:  # a process that died may have removed names a moment ago
-        directories |= {folder for key in files.listdir(cache_dir / LAYOUT) for folder in files.listdir(key)}
+    # Also those that hold none of them any more: an eviction, or a process that died, removes names and syncs nothing.
+    begins = None if stems is None else {stem[:2] for stem in stems}
+    directories = {
+        folder
+        for key in files.listdir(cache_dir / LAYOUT)
+        for folder in files.listdir(key)
+        if begins is None or folder.name in begins
+    }
     if not directories:
         return 0
     with database.read() as tx:

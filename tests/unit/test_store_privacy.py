@@ -289,6 +289,28 @@ def test_states_whose_row_a_crash_prevented_are_forgotten_too(tmp_path):
         assert library.load_state(KEY, [1, 2, 3, 4, 5]).n_valid == 2
 
 
+def test_names_of_states_that_an_eviction_removed_a_moment_ago_are_gone_for_good(tmp_path):
+    """An eviction syncs no directory: a power cut behind the forgetting would bring the names back."""
+    synced = set()
+
+    class Noting(Files):
+        def sync_dir(self, path):
+            synced.add(path)
+            super().sync_dir(path)
+
+    with open_library(tmp_path, Noting()) as library:
+        chat = library.new_conversation()
+        doomed = library.add_node(chat.id, None, Message("user", "doomed", tuple(range(70))), state_key=KEY)
+        save(library, library.tokens(doomed.id), doomed.id)
+        states = [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".seg", ".fin")]
+        for path in states:
+            path.unlink()
+        synced.clear()
+        library.delete_forever(doomed.id)
+    assert len(states) == 3
+    assert {path.parent for path in states} <= synced
+
+
 def test_forgetting_leaves_journals_of_others_and_those_that_are_being_written(told):
     library, root, secret, other = told
     chat = library.node(root).conversation_id
