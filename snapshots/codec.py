@@ -103,9 +103,9 @@ def encode_alike(several: Sequence[Mapping[str, np.ndarray]], tokens: int = 0) -
             axis = planes.best_axis(plane, tokens) if upper and at and first.ndim else 0
             references = planes.references(plane, axis) if axis else None
             steps = plane if references is None else plane - planes.spread(references, axis, plane.shape[axis])
-            for number, each in enumerate(making):
-                own = None if references is None else references[number]
-                each.add(at, plane[number], steps[number], axis, own)
+            usual = [None] * len(plane) if references is None else references
+            for each, *own in zip(making, plane, steps, usual, strict=True):
+                each.add(at, axis, *own)
     return [each.finish(arrays) for each, arrays in zip(making, plain, strict=True)]
 
 
@@ -118,7 +118,7 @@ class _Making:
         self._references: list[np.ndarray] = []
         self._frames: list[bytes] = []
 
-    def add(self, at: int, plane: np.ndarray, steps: np.ndarray, axis: int, references: np.ndarray | None) -> None:
+    def add(self, at: int, axis: int, plane: np.ndarray, steps: np.ndarray, references: np.ndarray | None) -> None:
         """Take plane `at` of the array that is last in the list: packed, if that is worth it."""
         frame = compress(steps)
         if not (0 < len(frame) < _WORTH * plane.size and is_sound(len(frame), plane.size)):
@@ -154,7 +154,9 @@ def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     plain: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
-        little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).reshape(array.shape)
+        little = array
+        if not (array.flags.c_contiguous and array.dtype.str in _DTYPES):
+            little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).reshape(array.shape)
         if little.dtype.str not in _DTYPES:
             raise StoreError(f"array {name!r} is of type {array.dtype}")
         plain[name] = little
@@ -164,16 +166,28 @@ def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Body(NamedTuple):
-    """What a header says of its body: the arrays in order, and the bytes of each frame."""
+    """What a header says of its body: the list of arrays and what it means, in order, and the bytes of each frame.
 
+    Of codec 2 also how many references there are, the bytes of each frame when open, and those that are in none.
+    """
+
+    listed: list[Any]
     arrays: list[Layout]
     frames: list[int]
+    references: int
+    opened: list[int]
+    noise: int
 
 
-def layout(header: Mapping[str, Any], raw_size: int) -> Body:
-    """Read a header's account of its body and check it before memory is taken for anything. Raises CannotDecode."""
+def layout(header: Mapping[str, Any], raw_size: int, like: Body | None = None) -> Body:
+    """Read a header's account of its body and check it before memory is taken for anything. Raises CannotDecode.
+
+    `like` is that of a file of as many raw bytes: an equal list of arrays means the same.
+    """
     found: list[Layout] = []
     listed, frames = header.get("arrays"), header.get("frames", [])
+    if like is not None and listed == like.listed and _are_sizes(frames):
+        return like._replace(frames=frames)
     try:
         if not isinstance(listed, list) or len(listed) > ARRAYS_LIMIT:
             raise ValueError
@@ -182,14 +196,21 @@ def layout(header: Mapping[str, Any], raw_size: int) -> Body:
             each = Layout(entry["name"], entry["dtype"], shape, entry.get("axis", 0), packed)
             _check(each)
             found.append(each)
-        if not isinstance(frames, list) or not all(type(size) is int and 0 < size <= SIZE_LIMIT for size in frames):
+        if not _are_sizes(frames):
             raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CannotDecode("has an unreadable list of arrays") from error
     total = sum(each.size * each.width for each in found)
     if total != raw_size or len({each.name for each in found}) != len(found):
         raise CannotDecode("has arrays that do not fill its body")
-    return Body(found, frames)
+    references = sum(each.references for each in found)
+    opened = [each.size for each in found for _ in each.packed]
+    noise = sum(each.size * (each.width - len(each.packed)) for each in found)
+    return Body(listed, found, frames, references, [references, *opened] if references else opened, noise)
+
+
+def _are_sizes(frames: object) -> bool:
+    return isinstance(frames, list) and all(type(size) is int and 0 < size <= SIZE_LIMIT for size in frames)
 
 
 def _check(each: Layout) -> None:
@@ -233,19 +254,15 @@ class Opened(NamedTuple):
 
 def open_frames(described: Body, body: memoryview) -> Opened:
     """Codec 2: a frame with all references, one for each packed plane, the other planes. Raises CannotDecode."""
-    arrays = described.arrays
-    opened = [each.size for each in arrays for _ in each.packed]
-    n_references = sum(each.references for each in arrays)
-    opened = [n_references, *opened] if n_references else opened
-    noise_size = sum(each.size * (each.width - len(each.packed)) for each in arrays)
-    if len(opened) != len(described.frames) or sum(described.frames) + noise_size != len(body):
+    frames, opened = described.frames, described.opened
+    if len(opened) != len(frames) or sum(frames) + described.noise != len(body):
         raise CannotDecode("has the wrong length")
     place, found = 0, list[bytes]()
-    for stored, size in zip(described.frames, opened, strict=True):
+    for stored, size in zip(frames, opened, strict=True):
         found.append(decompress(body[place : place + stored], size))
         place += stored
-    references = found.pop(0) if n_references else b""
-    return Opened(arrays, references, found, body[place:])
+    references = found.pop(0) if described.references else b""
+    return Opened(described.arrays, references, found, body[place:])
 
 
 def join_alike(several: Sequence[Opened]) -> list[dict[str, np.ndarray]]:
@@ -328,13 +345,15 @@ def is_sound(frame_size: int, size: int) -> bool:
 
 def compress(data: np.ndarray | bytes) -> bytes:
     """One zstandard frame that says how large its content is."""
-    if not hasattr(_local, "compressor"):
+    try:
+        compressor = _local.compressor
+    except AttributeError:
         import zstandard
 
         # Matches shorter than six bytes are chance in such data; looking for them takes a fourth more time.
         how = zstandard.ZstdCompressionParameters.from_level(LEVEL, min_match=6, hash_log=12, write_content_size=1)
-        _local.compressor = zstandard.ZstdCompressor(compression_params=how)
-    packed: bytes = _local.compressor.compress(data)
+        compressor = _local.compressor = zstandard.ZstdCompressor(compression_params=how)
+    packed: bytes = compressor.compress(data)
     return packed
 
 
@@ -347,13 +366,15 @@ def decompress(frame: memoryview, size: int) -> bytes:
 
     if not is_sound(len(frame), size):
         raise CannotDecode("opens to far more than it is")
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
+    try:
+        decompressor = _local.decompressor
+    except AttributeError:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
     try:
         claims = zstandard.get_frame_parameters(frame)
         if claims.content_size != size or claims.window_size > max(size, 1 << 20) or claims.dict_id:
             raise CannotDecode("has a frame of another size")
-        plain: bytes = _local.decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
+        plain: bytes = decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CannotDecode("cannot be decompressed") from error
     if len(plain) != size:

@@ -95,11 +95,12 @@ def decode_alike(several: Sequence[tuple[Path, bytes]]) -> list[Contents | Damag
     """Several state files; those of one layout are put together at once, and their arrays share a piece of memory."""
     found: list[Contents | DamagedFile] = []
     opened: list[tuple[int, Mapping[str, Any], codecs.Opened]] = []
+    likes: dict[int, codecs.Body] = {}
     for number, (path, data) in enumerate(several):
         header: Mapping[str, Any]
         try:
             header, codec, raw_size, body = check(path, data)
-            described = codecs.layout(header, raw_size)
+            described = likes[raw_size] = codecs.layout(header, raw_size, likes.get(raw_size))
             if codec == codecs.PLANES_APART:
                 opened.append((number, header, codecs.open_frames(described, body)))
                 found.append(Contents(header, {}))

@@ -110,7 +110,10 @@ class Written(Way):
     def decode_many(self, several, likes):
         if self.digest:
             return [found.arrays for found in segment.decode_alike([(Path("bench"), packed) for packed in several])]
-        opened = [codec.open_frames(codec.layout(each.fields, each.size), each.body) for each in several]
+        opened, like = [], None
+        for each in several:
+            like = codec.layout(each.fields, each.size, like)
+            opened.append(codec.open_frames(like, each.body))
         return codec.join_alike(opened)
 
 
