@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
 from threading import Thread
@@ -31,6 +34,7 @@ from app.tui.palette import Commands
 from app.tui.plain import plain
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, first_known, remembered_theme
 
+SIGNALS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 AGAIN_S = 2.5  # a second Ctrl+C within this time quits
 PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened, or given back
 STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
@@ -55,6 +59,7 @@ class ForkpointApp(App[None]):
         self._options = options
         self._wanted_themes = (theme, remembered_theme())
         self._interrupted_at = 0.0
+        self.ended_by: signal.Signals | None = None
         for own in OWN_THEMES:
             self.register_theme(own)
 
@@ -64,6 +69,10 @@ class ForkpointApp(App[None]):
 
     def on_mount(self) -> None:
         """Put the colours on; an unknown theme in the config file is said, and the one before stays."""
+        if not self.is_headless:
+            for number in SIGNALS:
+                with suppress(NotImplementedError):  # loops that hear no signals
+                    asyncio.get_running_loop().add_signal_handler(number, self._end_by, number)
         wanted = [name for name in (*self._wanted_themes, DEFAULT_THEME) if name]
         self.theme = first_known(wanted, self.available_themes)
         if wanted[0] != self.theme:
@@ -80,6 +89,11 @@ class ForkpointApp(App[None]):
     def on_unmount(self) -> None:
         """Nothing stays behind the app."""
         gc.unfreeze()
+
+    def _end_by(self, number: signal.Signals) -> None:
+        """The window is closed, or the machine goes down: leave as by /quit, so that the terminal is as it was."""
+        self.ended_by = number
+        self.exit()
 
     @property
     def chat_screen(self) -> ChatScreen:
@@ -135,20 +149,34 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
     chat = open_patiently(opens, (config.theme, remembered_theme()))
     if chat is None:
         return 130
+    app = ForkpointApp(chat, bridge, options, config.theme)
     try:
-        app = ForkpointApp(chat, bridge, options, config.theme)
         app.run()
         code = app.return_code or 0
+    except Exception:
+        if app.ended_by is None:  # a terminal that is gone takes no farewell
+            raise
+        code = 1
     finally:
         bridge.disconnect()
         _close(chat)
     if chat.unwritten:
         what = "message" if chat.unwritten == 1 else f"{chat.unwritten} messages"
-        print(
-            f"The last {what} could not be written and went with this window. {sentence(chat.trouble)}", file=sys.stderr
-        )
-        return exit_code(chat.trouble)
+        words = f"The last {what} could not be written and went with this window. {sentence(chat.trouble)}"
+        with suppress(OSError):
+            print(words, file=sys.stderr)
+        code = exit_code(chat.trouble)
+    if app.ended_by is not None:
+        _die_of(app.ended_by)
     return code
+
+
+def _die_of(number: signal.Signals) -> None:
+    """End as the signal would have ended us: whoever sent it sees that."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _close(chat: Chat) -> None:

@@ -134,3 +134,31 @@ def test_a_locked_library_delays_the_chat_but_not_the_first_paint(terminal):
     assert time.monotonic() - begun < 30, "the store's own patience was not needed"
     screen.press(b"\x11")
     assert screen.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_leaves_the_terminal_as_it_was(terminal, number):
+    screen = terminal()
+    screen.read("message…".encode())
+    os.kill(screen.pid, number)
+    assert screen.end() == -number, "it ends by that signal, for all to see"
+    left = screen.raw.rpartition("message…".encode())[2]
+    for mode in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h"):  # alternate screen, mouse, cursor
+        assert mode in left, mode
+    assert b"Traceback" not in screen.raw
+
+
+def test_a_terminal_that_goes_away_ends_the_program_and_what_was_said_is_kept(terminal):
+    screen = terminal()
+    screen.read("message…".encode())
+    screen.press(b"hello\r")
+    screen.read(b"saved")
+    os.close(screen.fd)
+    pid, screen.pid, screen.fd = screen.pid, 0, os.open(os.devnull, os.O_RDONLY)
+    end = time.monotonic() + 20
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert ended[0] == pid, "it ends"
+    with own_library() as library:
+        (talk,) = library.conversations()
+        assert [node.role for node in library.tree(talk.id)] == ["user", "assistant"]
