@@ -78,7 +78,7 @@ class ChatScreen(Screen[None]):
         self.reactions = Reactions(self)
         self.watcher = Watcher(chat, self.post_message)
         self.working = 0  # jobs, running or waiting
-        self.talking = 0  # those of them that write a reply or open a model
+        self.talking = 1  # those of them that write a reply or open a model; the first model is about to be opened
         self.queue: list[str] = []
         self.editing: Shown | None = None
         self.last_stats: ReplyStats | None = None
@@ -105,7 +105,7 @@ class ChatScreen(Screen[None]):
             self.header.warning = "nothing is saved" if self.options.no_save else "read-only: nothing is saved"
         self.reactions.start()
         self.bridge.connect(self.post_message)
-        self.call_after_refresh(self.open_model, self.options.model)
+        self.call_after_refresh(self._open_first_model)
         self.watcher.start()
 
     def on_unmount(self) -> None:
@@ -147,6 +147,10 @@ class ChatScreen(Screen[None]):
                 await self.transcript.say(f"{event.failure} {NO_MODEL}", "error")
         elif event.done:
             self.toast(event.done)
+
+    def _open_first_model(self) -> None:
+        self.talking -= 1  # from now on it is counted as the job that it is
+        self.open_model(self.options.model)
 
     def open_model(self, path: Path | None) -> None:
         """Open a model; messages typed meanwhile wait for it."""

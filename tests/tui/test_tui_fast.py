@@ -2,6 +2,8 @@
 
 from textual import events
 
+from app.tui.chat_screen import ChatScreen
+
 
 def _burst(stage, *keys):
     """Put keys into the driver's queue at once, without waiting for any of them."""
@@ -40,3 +42,18 @@ async def test_a_command_behind_a_message_works_on_its_reply(stages):
         _burst(stage, *"hello", "enter", *"/save it", "enter")
         await stage.until(lambda: "it" in stage.chat.labels())
         await stage.idle()
+
+
+async def test_what_is_sent_in_the_first_moment_waits_for_the_model(stages, monkeypatch):
+    held = []
+    opens = ChatScreen._open_first_model
+    monkeypatch.setattr(ChatScreen, "_open_first_model", lambda screen: held.append(screen))
+    async with stages(ready=False, script={"hello": "Good day."}) as stage:
+        await stage.until(lambda: held, "the first paint")
+        await stage.enter("hello")
+        await stage.until(lambda: stage.screen.queue == ["hello"], "the message to wait")
+        opens(held[0])
+        await stage.sees("Good day.")
+        assert not any("No model" in words for words in stage.toasts())
+        await stage.idle()
+        assert stage.screen.talking == 0
