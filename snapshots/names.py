@@ -134,15 +134,12 @@ def names_of(tx: sqlite3.Connection, node_id: str) -> list[str]:
 
 def nearest_name(tx: sqlite3.Connection, node_id: str | None) -> str | None:
     """The newest name of this node or of the nearest one above it that has one."""
-    seen: set[str] = set()  # a damaged index may lead round in a circle
-    while node_id is not None and node_id not in seen:
-        seen.add(node_id)
-        found = names_of(tx, node_id)
-        if found:
-            return found[-1]
-        row = tx.execute("SELECT parent_id FROM nodes WHERE id = ?", (node_id,)).fetchone()
-        node_id = row[0] if row else None
-    return None
+    rows = tx.execute(  # a message comes behind its parent in the order of their making
+        f"{tree.UP} SELECT n.id, {_LABEL} FROM up JOIN labels l ON l.node_id = up.id JOIN nodes n ON n.id = up.id"
+        " ORDER BY n.seq DESC, l.created DESC, l.name DESC",
+        (node_id,),
+    )
+    return next((row[1] for row in rows if row[0] == row[2] and seals.whole("labels", row[1:])), None)
 
 
 def quicksave(tx: sqlite3.Connection, node_id: str) -> None:

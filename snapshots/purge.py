@@ -19,7 +19,7 @@ from snapshots.errors import JournalGone, StoreError
 from snapshots.files import Files, typed
 from snapshots.journal import Journals
 from snapshots.places import LAYOUT, Chain, listed
-from snapshots.records import Purge
+from snapshots.records import BLOCK, Purge
 
 
 def purge(database: Database, journals: Journals, files: Files, data_dir: Path, cache_dir: Path, node_id: str) -> Purge:
@@ -141,6 +141,7 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
     """How the names of all files begin that may hold tokens of these messages: one for each token."""
     lineage = quota.Lineage(tx, conversation_id)
     stems: set[str] = set()
+    before: dict[str, tuple[memoryview, list[bytes]]] = {}  # of a list that may have the same beginning
     keys = {  # of all models: files may be there whose row a crash prevented
         row[0]
         for table in ("models", "node_states", "nodes")
@@ -151,6 +152,9 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
         keep = tx.execute("SELECT keep FROM nodes WHERE id = ?", (node_id,)).fetchone()[0]
         for key in keys:
             chain = Chain(cache_dir, key, tokens)
+            if key in before:
+                chain.resume(*before[key])
+            before[key] = chain.head(len(tokens) // BLOCK)
             stems |= {chain.at(stop) for stop in range(keep + 1, len(tokens) + 1)}
     return stems
 

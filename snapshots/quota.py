@@ -11,6 +11,7 @@ import math
 import sqlite3
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from snapshots import ids
 from snapshots.database import Database
 from snapshots.files import Files
 from snapshots.places import Chain, Listing, Piece, listed
-from snapshots.records import Eviction
+from snapshots.records import BLOCK, Eviction
 
 MOST = 10 << 30
 SHARE_OF_DISK = 10
@@ -30,6 +31,7 @@ FRESH_S = 600
 """Files so new may belong to a save whose row is not written yet."""
 _SAME_START = 33  # bytes: the width and 8 to 16 tokens
 _LINEAGES = 64
+_LINES = 16  # token lists of one conversation that are held at a time
 
 
 def default_cap(files: Files, cache_dir: Path) -> int:
@@ -95,39 +97,83 @@ def in_order(tx: sqlite3.Connection) -> list[tuple[str, str, str]]:
     return [(row[0], row[1], row[2]) for row in rows]
 
 
+class _Line:
+    """The tokens of a path; each node of it has as many of the first as it says. Empty once it was let go."""
+
+    def __init__(self, values: array[int]) -> None:
+        self.values = values
+
+
 class Lineage:
-    """Token lists of a conversation's nodes, put together from their rows; unchecked, for names of files only."""
+    """Token lists of a conversation's nodes, put together from their rows; unchecked, for names of files only.
+
+    The nodes of one path share one list, or as many lists as there are messages would be held of a long conversation.
+    """
 
     def __init__(self, tx: sqlite3.Connection, conversation_id: str) -> None:
         rows = tx.execute("SELECT id, parent_id, keep, tokens FROM nodes WHERE conversation_id = ?", (conversation_id,))
         self._rows = {row[0]: (row[1], row[2], row[3]) for row in rows}
-        self._made: dict[str, array[int]] = {}
+        self._made: dict[str, tuple[_Line, int]] = {}
+        self._lines: deque[_Line] = deque()
 
     def tokens(self, node_id: str) -> array[int]:
         """The whole list at a node; of a damaged row what can be made of it."""
         waiting: list[str] = []
         here: str | None = node_id
-        while here is not None and here not in self._made and here in self._rows and len(waiting) <= len(self._rows):
+        while here is not None and here in self._rows and len(waiting) <= len(self._rows):
+            made = self._made.get(here)
+            if made is not None and made[0] in self._lines:
+                break
             waiting.append(here)
             here = self._rows[here][0]
         for each in reversed(waiting):
             parent, keep, blob = self._rows[each]
-            before = self._made.get(parent, array("I"))
             with contextlib.suppress(ValueError, TypeError, IndexError):
-                self._made[each] = before[:keep] + array("I", ids.unpack_tokens(blob))
-        return self._made.get(node_id, array("I"))
+                self._made[each] = self._extended(self._made.get(parent), keep, array("I", ids.unpack_tokens(blob)))
+        line, count = self._made.get(node_id, (_Line(array("I")), 0))
+        return line.values[:count]
+
+    def _extended(self, before: tuple[_Line, int] | None, keep: int, own: array[int]) -> tuple[_Line, int]:
+        """What stands of the parent's list, and a node's own tokens: on the same line, where it ends there."""
+        line, count = before if before is not None and before[0] in self._lines else (_Line(array("I")), 0)
+        keep = len(line.values[:count][:keep]) if keep != count else count
+        if keep < len(line.values) or line not in self._lines:
+            line = _Line(line.values[:keep])
+            self._lines.append(line)
+            if len(self._lines) > _LINES:
+                self._lines.popleft().values = array("I")
+        line.values.extend(own)
+        return line, keep + len(own)
 
 
-def files_of(
-    cache_dir: Path, tokens: Sequence[int], state_key: str, node_id: str, exists: Callable[[str], bool]
-) -> StateFiles:
-    """Which files a state has on disk."""
-    chain = Chain(cache_dir, state_key, tokens)
-    pieces = chain.plan(exists)
-    final = chain.final()
-    if exists(str(final)):
-        pieces.append(Piece(len(tokens), len(tokens), final))
-    return StateFiles(node_id, len(tokens), tuple(pieces))
+class _Finder:
+    """Files of many states: what was found of one beginning of a token list is not looked for again."""
+
+    def __init__(self, cache_dir: Path, exists: Callable[[str], bool]) -> None:
+        self._cache_dir = cache_dir
+        self._exists = exists
+        self._found: dict[str, tuple[memoryview, list[bytes], list[Piece]]] = {}
+
+    def chain(self, state_key: str, tokens: Sequence[int]) -> tuple[Chain, list[Piece]]:
+        """The names of a token list, and whole blocks from its beginning on that are known to be there."""
+        chain = Chain(self._cache_dir, state_key, tokens)
+        if state_key not in self._found:
+            return chain, []
+        head, links, pieces = self._found[state_key]
+        return chain, pieces[: chain.resume(head, links)]
+
+    def files(self, node_id: str, state_key: str, tokens: Sequence[int]) -> StateFiles:
+        """Which files a state has on disk."""
+        chain, known = self.chain(state_key, tokens)
+        pieces = chain.plan(self._exists, known=known)
+        whole = len(known)
+        while whole < len(pieces) and pieces[whole].stop == (whole + 1) * BLOCK and pieces[whole].start % BLOCK == 0:
+            whole += 1
+        self._found[state_key] = (*chain.head(whole), pieces[:whole])
+        final = chain.final()
+        if self._exists(str(final)):
+            pieces.append(Piece(len(tokens), len(tokens), final))
+        return StateFiles(node_id, len(tokens), tuple(pieces))
 
 
 def all_files(
@@ -135,13 +181,14 @@ def all_files(
 ) -> Iterator[StateFiles]:
     """The files of many states, in their order. Looks into the tree for moments only: a writer need not wait."""
     known: dict[str, Lineage] = {}
+    finder = _Finder(cache_dir, exists)
     for node_id, conversation_id, state_key in order:
         if conversation_id not in known:
             if len(known) >= _LINEAGES:
                 known.pop(next(iter(known)))
             with database.read() as tx:
                 known[conversation_id] = Lineage(tx, conversation_id)
-        yield files_of(cache_dir, known[conversation_id].tokens(node_id), state_key, node_id, exists)
+        yield finder.files(node_id, state_key, known[conversation_id].tokens(node_id))
 
 
 def relatives(tx: sqlite3.Connection, node_id: str) -> set[str]:

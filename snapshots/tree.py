@@ -30,7 +30,7 @@ _QUALIFIED = ", ".join(f"n.{column}" for column in (*_COLUMNS, "row_digest"))
 
 
 # A node and all above it. UNION, not UNION ALL: a damaged index may lead round in a circle, which must have an end.
-_UP = (
+UP = (
     "WITH RECURSIVE up(id, parent_id) AS (SELECT id, parent_id FROM nodes WHERE id = ?"
     " UNION SELECT n.id, n.parent_id FROM nodes n JOIN up ON n.id = up.parent_id)"
 )
@@ -223,7 +223,7 @@ def path(tx: sqlite3.Connection, node_id: str | None) -> list[Node]:
     """The nodes from the root to this one. Raises UnknownNode, DamagedNode."""
     if node_id is None:
         return []
-    above = {row[0]: row for row in tx.execute(f"{_UP} SELECT {_QUALIFIED} {_OF_UP}", (node_id,))}
+    above = {row[0]: row for row in tx.execute(f"{UP} SELECT {_QUALIFIED} {_OF_UP}", (node_id,))}
     if not above:
         raise UnknownNode(node_id)
     nodes: list[Node] = []

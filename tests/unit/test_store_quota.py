@@ -1,6 +1,7 @@
 """The cap on states: what goes first, what stays, and that no word is ever among it."""
 
 import os
+import random
 import shutil
 import time
 
@@ -9,9 +10,10 @@ from faults.kit import KEY, assert_true, save, state_files
 
 from app.config import ConfigError, load_config
 from app.events import Notice, Restored
-from snapshots import Message, UnknownNode, find, quota
+from snapshots import Message, UnknownNode, find, quota, tree
 from snapshots.files import Files
 from snapshots.fsck import fsck
+from snapshots.places import Chain
 
 
 def chain(library, *lengths, start=0):
@@ -273,3 +275,37 @@ def test_strange_files_among_the_states_are_not_counted(library, tmp_path):
         (path / "notes.txt").write_text("mine")
     assert library.stats()[4:] == before[4:]
     assert fsck(tmp_path / "data", tmp_path / "cache").left == 0
+
+
+def test_every_messages_token_list_is_that_of_its_path_however_often_a_conversation_forks(library):
+    dice = random.Random(5)
+    chat, nodes = library.new_conversation(), [None]
+    with library._db.write() as tx:
+        for number in range(400):
+            parent = dice.choice(nodes[-3:] if dice.random() < 0.8 else nodes)
+            before = tree.node(tx, parent).n_tokens if parent else 0
+            keep = before if dice.random() < 0.8 else dice.randrange(before + 1)
+            own = tuple(dice.randrange(100_000) for _ in range(dice.randrange(9)))
+            nodes.append(tree.put_node(tx, chat.id, parent, Message("user", f"{number}", own, keep=keep), "")[0].id)
+        lineage = quota.Lineage(tx, chat.id)
+        for each in dice.choices(nodes[1:], k=600):
+            assert lineage.tokens(each).tolist() == tree.tokens_of(tree.path(tx, each))
+        assert lineage.tokens("0" * 64).tolist() == []
+
+
+def test_the_files_of_many_states_are_those_of_each(library, tmp_path):
+    base, found = list(range(300)), []
+    chat = library.new_conversation()
+    root = library.add_node(chat.id, None, Message("user", "long", tuple(base)), state_key=KEY)
+    save(library, base, root.id)
+    for number, keep in enumerate((300, 300, 250, 128, 64, 10, 300)):
+        own = (9000 + number,) * 70
+        node = library.add_node(chat.id, root.id, Message("assistant", f"{number}", own, keep=keep), state_key=KEY)
+        save(library, [*base[:keep], *own], node.id)
+        found.append(node.id)
+    next(iter(state_files(tmp_path))).unlink()
+    order = [(each, chat.id, KEY) for each in (root.id, *found, root.id)]
+    for state in quota.all_files(library._db, library.cache_dir, order, os.path.exists):
+        chain = Chain(library.cache_dir, KEY, library.tokens(state.node_id))
+        pieces = [piece for piece in state.pieces if piece.path.suffix == ".seg"]
+        assert pieces == chain.plan(os.path.exists)
