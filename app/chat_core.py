@@ -231,9 +231,10 @@ class Core:
 
     def climb_here(self) -> Restored:
         """Make the session for the live position, as after a start or another model."""
-        restored = self._climb(self.place, self.started_at)
-        self.take_over()
-        return restored
+        try:
+            return self._climb(self.place, self.started_at)
+        finally:
+            self.take_over()  # also where Esc ended it: the next message computes what is missing
 
     def _climb(self, there: Place, what: str) -> Restored:
         model = self.bench.need_model()

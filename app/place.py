@@ -141,8 +141,15 @@ class Place:
             end = min(end, node.keep)
         return keys
 
-    def history(self) -> list[Past]:
-        """The messages but the system's; a reply that was written in parts is one message."""
+    def readable_by(self, prompt_key: str, vocabulary_size: int) -> bool:
+        """Whether the ids that stand were made by this tokenizer, and are ids of it."""
+        return self.prompt_keys() <= {prompt_key} and max(self.tokens(), default=0) < vocabulary_size
+
+    def history(self, prompt_key: str) -> list[Past]:
+        """The messages but the system's; a reply that was written in parts is one message.
+
+        Ids say a reply's text only to the tokenizer that made them: replies of others than `prompt_key` have none here.
+        """
         past: list[Past] = []
         kept = [0] * len(self.path)  # how much of the list behind each node still stands at the end
         least = 1 << 62
@@ -157,8 +164,13 @@ class Place:
                 text, tokens = self.cut.text, node.tokens[: self.cut.count]
             end = node.keep + len(tokens)
             end = end if end <= kept[at] else -1
+            if node.prompt_key != prompt_key:
+                tokens = ()
             if past and node.role == "assistant" == past[-1].role:
-                past[-1] = Past("assistant", past[-1].text + text, past[-1].tokens + tokens, end)
+                parts = (past[-1], Past("assistant", text, tokens))
+                whole = all(part.tokens or not part.text for part in parts)  # else they would say a part of it
+                ids = parts[0].tokens + parts[1].tokens if whole else ()
+                past[-1] = Past("assistant", past[-1].text + text, ids, end)
             else:
                 past.append(Past(node.role, text, tokens, end))
         return past

@@ -35,19 +35,19 @@ def next_turn(model: Model, place: Place, text: str, *, raw: bool = False) -> Tu
     `raw` takes the text as it is, without template; a BOS only at the very beginning.
     """
     tokens = place.tokens()
-    readable = place.prompt_keys() <= {model.prompt_key}
+    readable = place.readable_by(model.prompt_key, model.vocabulary_size)
     if raw:
         keep = len(tokens) if readable else 0
         new = model.tokenizer.encode(text, add_eos=False, continuation=keep > 0)
         return TurnPlan(keep, tuple(new), len(tokens) - keep)
-    history = [*place.history(), Past("user", text, ())]
+    history = [*place.history(model.prompt_key), Past("user", text, ())]
     grows = readable and place.system() == place.system_was()
     return _plan(model, history, place.system(), place.date, tokens, readable, grows)
 
 
 def turns_to_drop(model: Model, place: Place, text: str) -> int:
     """Give the fewest oldest turns whose removal makes room for `text`; 0 where nothing helps."""
-    history = [*place.history(), Past("user", text, ())]
+    history = [*place.history(model.prompt_key), Past("user", text, ())]
     turns = sum(past.role != "assistant" for past in history) - 1
     fits = 0
     for drop in range(1, turns + 1):

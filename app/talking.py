@@ -219,14 +219,16 @@ class Talking:
         with core.working():
             model = core.bench.need_model()
             self.settle_pending()
-            history = prompting.without_turns(core.place.history(), turns)
+            history = prompting.without_turns(core.place.history(model.prompt_key), turns)
             system = core.place.system()
             with self._from_past(()):
                 if system:
                     core.place.commit(Message(role="system", text=system, sampler=core.values(), dice_key=core.dice))
                 for past in history:
                     tokens, keep = past.tokens, None
-                    if past.role != "assistant":
+                    if past.role == "assistant":
+                        tokens = tokens or tuple(model.tokenizer.encode(past.text, add_eos=False, continuation=True))
+                    else:
                         plan = prompting.next_turn(model, core.place, past.text)
                         tokens, keep = plan.tokens, plan.keep
                     core.place.commit(

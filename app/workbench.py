@@ -95,7 +95,8 @@ class Workbench:
 
     def can_read(self, place: Place) -> bool:
         """Tell whether the ids of a place mean the same to the open model."""
-        return place.prompt_keys() <= {self.need_model().prompt_key}
+        model = self.need_model()
+        return place.readable_by(model.prompt_key, model.vocabulary_size)
 
     def expectation(self, node_id: str, state_key: str, library: Library) -> Expectation:
         """Find the stored digest to compare a node's logits with, and how its model differs from the open one."""

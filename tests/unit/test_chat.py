@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.chat import ChatOptions
-from app.errors import NothingToDo
+from app.errors import Cancelled, NothingToDo
 from app.events import (
     ContextFullOffer,
     Delta,
@@ -20,7 +20,9 @@ from app.events import (
     TurnCommitted,
 )
 from app.libraries import own_library
+from app.prompting import next_turn
 from app.workbench import ModelOptions
+from snapshots import Message
 from tests.fake_engine import END
 
 MODEL = Path("fake.gguf")
@@ -305,3 +307,78 @@ def test_a_whole_reply_leaves_nothing_pending(chats):
     chat.send("one")
     assert chat.heard.of(PendingFound) == []
     assert chat.pending_reply() is None
+
+
+FOREIGN = 60_000  # added to the ids of another tokenizer, so that none of them is one of ours
+
+
+@pytest.fixture
+def between_tokenizers(chats):
+    """A chat that went on with another tokenizer behind two turns whose replies hold ids that this one lacks."""
+    first = chats(script={"hello": "x", "and": "z"})
+    first.send("hello")
+    first.send("and")
+    first.continue_reply()  # a reply in two parts
+    first.flush()
+    other = chats(version="2", template="other", script={"more": "y"})
+    other.send("more")
+    place, ours = other._core.place, other.model.prompt_key
+    place.path = tuple(
+        n if n.prompt_key == ours else n._replace(tokens=tuple(t + FOREIGN for t in n.tokens)) for n in place.path
+    )
+    return other
+
+
+def test_ids_of_another_tokenizer_are_never_taken_for_ours_when_the_history_is_rendered_anew(between_tokenizers):
+    chat = between_tokenizers
+    plan = next_turn(chat.model, chat._core.place, "again")
+    assert max(plan.tokens) < FOREIGN
+    chat.set_system("be brief")  # all is rendered anew
+    plan = next_turn(chat.model, chat._core.place, "again")
+    assert plan.dropped > 0
+    assert max(plan.tokens) < FOREIGN
+    said = chat.model.tokenizer.decode(plan.tokens)
+    assert [text for text in ("hello", "x", "and", "z", "more", "y", "again") if text not in said] == []
+
+
+def test_a_branch_without_the_oldest_turns_holds_no_ids_of_another_tokenizer(between_tokenizers):
+    chat = between_tokenizers
+    texts = [m.text for m in chat.transcript()]
+    chat.drop_oldest_turns(1, None)
+    assert "".join(m.text for m in chat.transcript()) == "".join(texts[2:])
+    assert max(chat._core.place.tokens()) < FOREIGN
+    assert chat._core.place.prompt_keys() == {chat.model.prompt_key}
+
+
+def test_a_message_that_holds_ids_of_another_tokenizer_as_its_own_is_read_anew(chats):
+    """As an earlier forkpoint wrote them into the tree."""
+    chat = chats(script={"more": "y"})
+    model = chat.model
+    ids = (FOREIGN, FOREIGN + 1)
+    chat._core.place.commit(Message("user", "hello", ids, prompt_key=model.prompt_key), state_key=model.state_key)
+    chat._core.place.commit(
+        Message("assistant", "x", (5,), stop="stop", prompt_key=model.prompt_key), state_key=model.state_key
+    )
+    again = chats(script={"more": "y"})
+    assert "reads it anew" in again.heard.of(Restored)[0].sentence
+    again.send("more")
+    assert [m.text for m in again.transcript()] == ["hello", "x", "more", "y"]
+    assert max(again._core.place.tokens()) < FOREIGN
+
+
+def test_a_restore_that_was_stopped_at_the_start_leaves_a_chat_that_answers(chats, monkeypatch):
+    chats(script={"hello": "x"}).send("hello")
+    chat = chats(load=False, script={"more": "y"})
+    with monkeypatch.context() as patch:
+        patch.setattr(type(chat._core.bench), "reach", broken_by(Cancelled()))
+        with pytest.raises(Cancelled):
+            chat.load_model()
+    chat.send("more")
+    assert [m.text for m in chat.transcript()] == ["hello", "x", "more", "y"]
+
+
+def broken_by(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
