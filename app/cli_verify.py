@@ -108,12 +108,17 @@ def verify(
     if weights != model.state_fields["tensors"]:
         difference = Difference(node.id, 0, "weights", model.state_fields["tensors"], weights)
     for at in library.path(node.id) if difference is None else ():
-        ids = library.tokens(at.id)
         session.truncate(min(at.keep, session.position))
+        row = next((s for s in library.node_states(at.id) if s.state_key == model.state_key), None)
+        if at.id != node.id and (row is None or not row.logits_digest):
+            continue  # what stands of it is fed with the next one; another model's ids may mean nothing to this one
+        ids = library.tokens(at.id)
+        if max(ids, default=0) >= model.vocabulary_size:
+            difference = Difference(at.id, at.keep, "tokens", f"ids below {model.vocabulary_size}", str(max(ids)))
+            break
         if ids[session.position :]:
             model.prefill(session, ids[session.position :])
         progress(session.position, len(tokens))
-        row = next((s for s in library.node_states(at.id) if s.state_key == model.state_key), None)
         if row is None or not row.logits_digest or session.logits is None:
             continue
         digests += 1

@@ -48,8 +48,14 @@ def check(engine: Engine, prompts: Mapping[str, Any], library: Library, node_ids
         if prompt is None:
             unchecked.append(node_id)
             continue
+        if max(node.tokens, default=0) >= prompt.tokenizer.vocabulary_size:
+            differing.append(node_id)
+            continue
         if node.role == "assistant":
-            same = _reply_agrees(engine, prompt, library, node)
+            try:
+                same = _reply_agrees(engine, prompt, library, node)
+            except IndexError:  # the part in front of it was made with another vocabulary
+                same = False
         else:
             frame = _frame(prompt, node)
             known = frames.get((node.prompt_key, frame)) if frame else None

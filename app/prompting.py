@@ -35,7 +35,7 @@ def next_turn(model: Model, place: Place, text: str, *, raw: bool = False) -> Tu
     `raw` takes the text as it is, without template; a BOS only at the very beginning.
     """
     tokens = place.tokens()
-    readable = place.readable_by(model.prompt_key, model.vocabulary_size)
+    readable = place.readable_by(model.prompt_key, model.tokenizer.vocabulary_size)
     if raw:
         keep = len(tokens) if readable else 0
         new = model.tokenizer.encode(text, add_eos=False, continuation=keep > 0)

@@ -62,6 +62,8 @@ def replay(
     if any(isinstance(p, Carried) and p.promised is None and is_promised(p.node) for p in parts):
         # Feeding given tokens compares the logits behind them, but makes no reply: to say PASS would be a lie.
         raise BadExport("it holds its replies, so that none would be made again: import it without --replay")
+    if len({p.node.state_key for p in parts if isinstance(p, Carried) and p.promised is not None}) > 1:
+        raise BadExport("its replies were made by several models, and a replay proves those of one")
     wanted = needed(parts)
     if wanted is not None and wanted.state_key != model.state_key:
         raise OtherModel(manifest.title, wanted.differing_fields(model_info(model)), wanted.name)
@@ -77,6 +79,8 @@ def replay(
         session = _standing(model, before.session, part.node.keep)
         node = part.node
         if part.promised is None:
+            if max(node.tokens, default=0) >= model.vocabulary_size:
+                raise BadExport(f"message {node.id[:12]} holds tokens that its model lacks")
             if node.tokens:
                 model.prefill(session, node.tokens)
         else:

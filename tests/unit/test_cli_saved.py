@@ -200,3 +200,25 @@ def test_the_fastest_of_short_prompts_counts_until_a_long_one_was_timed(own_dire
         assert recompute_s(library, "key", 100) == (2.0, True)
         library.remember_setting("prefill key", "a figure")
         assert recompute_s(library, "key", 10) == (0.5, False)
+
+
+def test_verify_passes_over_what_another_model_said_and_stands_no_more(call, fresh):
+    fresh("-n", "12", "--save", "plain")
+    with own_library() as library:
+        ours = library.path(library.resolve("plain").node.id)
+        chat = library.new_conversation("two models")
+        theirs = library.add_node(chat.id, None, Message("user", "hello", (60_000, 60_001), prompt_key="theirs"))
+        here = theirs.id
+        for node in ours:
+            keep = 0 if here == theirs.id else node.keep
+            message = Message(node.role, node.text, node.tokens, keep, prompt_key=node.prompt_key)
+            here = library.add_node(chat.id, here, message, state_key=node.state_key).id
+        library.set_name("mixed", here)
+        wrong = Message("assistant", "!", (60_000,), prompt_key=ours[-1].prompt_key)
+        library.set_name("wrong", library.add_node(chat.id, here, wrong, state_key=ours[-1].state_key).id)
+    code, out, err = call("verify", "mixed")
+    assert (code, err) == (0, "")
+    assert out.startswith("PASS: 26 tokens")
+    code, out, err = call("verify", "wrong")
+    assert (code, err) == (11, "")
+    assert "expected ids below 512, found 60000" in out

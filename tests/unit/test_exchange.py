@@ -318,3 +318,28 @@ def test_a_replay_with_another_cache_type_is_of_another_model(call, own_director
     code, _, err = call("import", "--replay", str(file), "--cache-type", "q8_0", "-t", "1")
     assert code == 7
     assert "cache type" in err
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_tokens_that_the_vocabulary_lacks_are_refused_in_one_sentence(chat, there, place):
+    data = tampered(exported(chat), place, lambda text, tokens: (text, [*tokens[:-1], 60_000]))
+    with pytest.raises(BadExport, match="tokens"):
+        arrive(there, data, engine=FakeEngine())
+    assert there.conversations() == []
+
+
+def test_a_replay_of_several_models_is_refused(chats, there):
+    chats(script={"hello": "x"}).send("hello")
+    other = chats(version="2", template="other", script={"more": "y"})
+    other.send("more")
+    data = exported(other, promised=is_promised)
+    with pytest.raises(BadExport, match="made by several models"):
+        replay(FakeEngine(), other.model, parts_of(there, data))
+
+
+def test_a_replay_whose_messages_hold_other_ids_than_its_model_has_is_refused(chat, there):
+    data = tampered(exported(chat), 0, lambda text, tokens: (text, [*tokens[:-1], 60_000]))
+    parts = [p._replace(promised=None, first=None) if isinstance(p, Carried) else p for p in parts_of(there, data)]
+    people = [p for p in parts if not isinstance(p, Carried) or not is_promised(p.node)]
+    with pytest.raises(BadExport, match="holds tokens that its model lacks"):
+        replay(FakeEngine(), fake(), people)
