@@ -324,7 +324,7 @@ def _stats_of(ref: str, as_json: bool) -> None:
         keys = [row.state_key for row in library.node_states(node_id)]
         guess = next(filter(None, (recompute_s(library, key, found.recompute_tokens) for key in keys)), None)
     if as_json:
-        guessed = {"recompute_s": round(guess[0], 3) if guess else None, "recompute_timed": bool(guess and guess[1])}
+        guessed = {"recompute_s": round(guess[0], 6) if guess else None, "recompute_timed": bool(guess and guess[1])}
         print_json({"id": node_id, **plain(found), **guessed})
         return
     pinned = ", pinned" if found.pinned else ""
