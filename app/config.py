@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -109,7 +108,10 @@ def load_config(root: Path | None = None) -> Config:
     """
     path = (root or directories().config) / CONFIG_FILE
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        import tomllib  # most have no such file
+
+        values = tomllib.loads(text)
     except FileNotFoundError:
         return Config()
     except OSError as e:

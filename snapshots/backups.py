@@ -14,7 +14,6 @@ from snapshots.copies import KEPT, folder, listed, read, rotate, sweep, write
 from snapshots.database import Database
 from snapshots.errors import LibraryDamaged
 from snapshots.files import Files, typed
-from snapshots.tree_check import problems
 
 __all__ = ["KEPT", "back_up", "check_copy", "is_due", "listed", "read"]
 
@@ -47,6 +46,8 @@ def back_up(database: Database, data_dir: Path, files: Files, *, now: bool) -> b
 
 def check_copy(path: Path, files: Files) -> list[str]:
     """What is wrong with a copy: [] for one that can be restored."""
+    from snapshots.tree_check import problems
+
     try:
         copy = read(path, files)
     except (OSError, sqlite3.Error) as error:

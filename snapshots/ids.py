@@ -13,11 +13,12 @@ from snapshots.errors import BadNode
 from snapshots.records import Message
 
 TOKEN_LIMIT = 1 << 32
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)  # json.dumps makes one a call
 
 
 def canonical(value: object) -> bytes:
     """JSON with sorted keys, no spaces, ASCII only: one spelling for one value. Raises ValueError for NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def node_id(parent: str, message: Message, keep: int) -> str:

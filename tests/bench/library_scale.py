@@ -1,4 +1,6 @@
-"""Builds a large library and prints how long it takes to open, list, search, commit and save. Asserts nothing.
+"""Builds a large library and prints how long it takes to open, list, search, commit and save; then strange shapes.
+
+Asserts nothing.
 
 python tests/bench/library_scale.py FOLDER [--conversations 2000] [--messages 50] [--long 131072]
 """
@@ -6,6 +8,7 @@ python tests/bench/library_scale.py FOLDER [--conversations 2000] [--messages 50
 import argparse
 import functools
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -150,12 +153,65 @@ def long_conversation(folder, length):
     shutil.rmtree(folder / "long", ignore_errors=True)
 
 
+def once(what, call):
+    begin = time.perf_counter()
+    found = call()
+    print(f"{what:<58} {1e3 * (time.perf_counter() - begin):8.1f} ms", flush=True)
+    return found
+
+
+def shapes(folder, messages, branches, labels):
+    """Many messages in one line, many branches under one message, many names, and long messages."""
+    shutil.rmtree(folder / "shapes", ignore_errors=True)
+    with Library.open(folder / "shapes" / "data", folder / "shapes" / "cache") as library:
+        line, wide = library.new_conversation("line"), library.new_conversation("wide")
+
+        def said(tx, chat, parent, text, tokens=(1, 2, 3)):
+            return tree.put_node(tx, chat.id, parent, Message("user", text, tokens), KEY)[0].id
+
+        with library._db.write() as tx:
+            path = [None]
+            for number in range(messages):
+                path.append(said(tx, line, path[-1], f"message {number}"))
+                states.put_state(tx, NodeState(path[-1], KEY, 3 * number + 3, "0" * 64, True, 9, 1.0))
+            root = said(tx, wide, None, "root")
+            leaves = [said(tx, wide, root, f"branch {number}") for number in range(branches)]
+            rows = [(f"name {number}", leaves[number % branches], 1.0, 1.0, number) for number in range(labels)]
+            tx.executemany("INSERT INTO labels(name, node_id, created, moved, move_order) VALUES (?,?,?,?,?)", rows)
+            tx.execute("UPDATE conversations SET head_id = ? WHERE id = ?", (path[-1], line.id))
+        tokens = library.tokens(path[-1])
+        library.save_state(None, KEY, tokens, state(tokens, 0, 1), logits=np.zeros(9, "f4"))
+        where = f" of {messages} messages in one line"
+        once("tree" + where, lambda: library.tree(line.id))
+        once("path" + where, lambda: library.path(path[-1]))
+        once("nearest name" + where, lambda: library.nearest_name(path[-1]))
+        once("export" + where, lambda: sum(map(len, library.export(path[-1]))))
+        once("delete half" + where, lambda: library.delete(path[messages // 2]))
+        once("undo" + where, library.undo)
+        once("backup" + where, lambda: library.back_up(now=True))
+        once("gc" + where, library.collect_garbage)
+        once(f"tree of {branches} branches under one message", lambda: library.tree(wide.id))
+        once(f"switch among {branches} branches", lambda: library.siblings(leaves[0]))
+        once(f"list {labels} names", library.savepoints)
+        once(f"set one of {labels} names", lambda: library.set_name("mine", leaves[1]))
+        text = "word " * 20_000
+        once("commit behind it", lambda: library.add_node(line.id, path[-1], Message("user", "next", (1,))))
+        long = once("commit 100 KB", lambda: library.add_node(wide.id, leaves[0], Message("user", text, (1,) * 25_000)))
+        once("find in them", lambda: library.find("branch 77"))
+        once("forget 100 KB for good", lambda: library.delete_forever(long.id))
+    print(f"most memory so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+    shutil.rmtree(folder / "shapes", ignore_errors=True)
+
+
 def main():
     reader = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     reader.add_argument("folder", type=Path)
     reader.add_argument("--conversations", type=int, default=2000)
     reader.add_argument("--messages", type=int, default=50)
     reader.add_argument("--long", type=int, default=131_072)
+    reader.add_argument("--line", type=int, default=20_000, help="messages in one line")
+    reader.add_argument("--branches", type=int, default=20_000, help="under one message")
+    reader.add_argument("--labels", type=int, default=100_000)
     options = reader.parse_args()
     if not (options.folder / "data" / "tree.db").exists():
         seconds = build(options.folder, options.conversations, options.messages)
@@ -164,6 +220,7 @@ def main():
     print(f"tree.db: {size / 1e6:.0f} MB")
     look(options.folder)
     long_conversation(options.folder, options.long)
+    shapes(options.folder, options.line, options.branches, options.labels)
 
 
 if __name__ == "__main__":
