@@ -177,7 +177,11 @@ class Chat(ChatReading):
             if self._start_token is not None:
                 place = core.place
                 if place.node is not None and core.moves == 0:
-                    place.stand(place.conversation, place.path, core.cut_at(place.node, self._start_token))
+                    try:
+                        place.stand(place.conversation, place.path, core.cut_at(place.node, self._start_token))
+                    except NothingToDo as error:
+                        if not self._options.strict_model:  # else the model is refused in a moment
+                            core.notice(str(error), "warning")
                 self._start_token = None
             restored = core.climb_here()
             if core.states is not None and not self._options.window:

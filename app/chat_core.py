@@ -13,7 +13,7 @@ from app import thinking, views
 from app.branching import Branch
 from app.chat_options import SCRIPT, ChatOptions
 from app.engine_protocol import Engine
-from app.errors import OtherModel
+from app.errors import NothingToDo, OtherModel
 from app.events import (
     Event,
     Message,
@@ -185,10 +185,16 @@ class Core:
     # ---- moving -------------------------------------------------------------------------------------------------
 
     def cut_at(self, node: Node, token: int | None) -> Cut | None:
-        """Make the point inside a node that REF@n names; needs the model for its text."""
+        """Make the point inside a node that REF@n names; needs the model for its text.
+
+        Raises NothingToDo where another tokenizer made the node.
+        """
         if token is None or token >= len(node.tokens):
             return None
-        decoder = self.engine.stream_decoder(self.bench.need_model())
+        model = self.bench.need_model()
+        if node.prompt_key != model.prompt_key:
+            raise NothingToDo("Only the model that wrote a message can go on in the middle of it; @ needs that one.")
+        decoder = self.engine.stream_decoder(model)
         return Cut(token, "".join(decoder.push(t) for t in node.tokens[:token]))
 
     def go(

@@ -382,3 +382,16 @@ def broken_by(error):
         raise error
 
     return fail
+
+
+def test_a_point_inside_a_message_of_another_tokenizer_is_refused_in_a_sentence(chats):
+    chat = chats(script={"hello": "a long reply"})
+    chat.send("hello")
+    chat.save("here")
+    other = chats(template="other")
+    with pytest.raises(NothingToDo, match="Only the model that wrote a message"):
+        other.restore("here@3")
+    started = chats(template="other", at="here@3", script={"more": "y"})
+    assert "Only the model that wrote a message" in started.heard.of(Notice)[0].sentence
+    started.send("more")
+    assert [m.text for m in started.transcript()] == ["hello", "a long reply", "more", "y"]
