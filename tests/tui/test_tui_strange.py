@@ -220,16 +220,16 @@ async def test_long_transcripts_paint_their_end_first_and_never_too_much(stages,
         for number in range(5):
             await asyncio.to_thread(stage.chat.send, f"m{number}")
     async with stages(limit=1) as stage:
-        assert len(stage.screen.transcript.views) == 4
         await stage.sees("↑ 6 earlier messages", "❯ m4")
+        assert len(stage.screen.transcript.views) == 4
         await stage.send("m5")
         assert stage.texts()[0] == "m3", "what is painted stays painted"
         stage.screen.query_one("Earlier").action_show_earlier()
         await stage.until(lambda: len(stage.screen.transcript.views) == 12)
         assert stage.texts()[0] == "m0"
         await stage.send("m6")
-        assert [text for text in stage.texts() if text[0] == "m"] == ["m5", "m6"], "the beginning is put away again"
         await stage.sees("↑ 9 earlier messages")
+        assert [text for text in stage.texts() if text[0] == "m"] == ["m5", "m6"], "the beginning is put away again"
 
 
 async def test_a_window_of_20_by_5_still_shows_the_reply_the_prompt_and_what_is_asked(stages):
