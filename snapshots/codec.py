@@ -7,34 +7,27 @@ codes do the rest. The lower bytes are noise and stay as they are, which no comp
 
 from __future__ import annotations
 
+import itertools
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snapshots import planes
 from snapshots.errors import StoreError
+from snapshots.frames import CannotDecode, compress, decompress, is_sound
 
 if TYPE_CHECKING:
     import numpy as np
 
 RAW, PLANES_ZSTD, PLANES_APART = 0, 1, 2
 """Codec ids: bytes as they are; all byte planes in one frame (format 1 wrote it); planes apart, with references."""
-LEVEL = 1
 ARRAYS_LIMIT = 64
 """Most arrays of a file: a list of them is checked before anything else is known of it."""
 SIZE_LIMIT = 1 << 28
 """Most bytes of a file's arrays together."""
-SMALL, GROWTH = 1 << 20, 64
-"""A frame may open to `SMALL` bytes, or to `GROWTH` times its own size: no state is emptier, but a bomb is."""
 
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8")
 _WORTH = 0.97  # a plane that takes more than this share of its bytes is kept as it is
-_local = threading.local()
-
-
-class CannotDecode(Exception):  # noqa: N818 - the name says what is the case
-    """Bytes that no encoder made; `args[0]` says what is wrong, as the end of a sentence about the file."""
 
 
 class Layout(NamedTuple):
@@ -87,65 +80,105 @@ def encode_alike(several: Sequence[Mapping[str, np.ndarray]], tokens: int = 0) -
     import numpy as np
 
     plain = [_plain(arrays) for arrays in several]
-    making = [_Making() for _ in several]
+    made: list[_Plane] = []
     for name, first in plain[0].items():
         stacked = first[None] if len(plain) == 1 else np.stack([arrays[name] for arrays in plain])
-        shapes = {"name": name, "dtype": first.dtype.str, "shape": list(first.shape)}
-        for each in making:
-            each.listed.append(dict(shapes))
-        for at in range(first.dtype.itemsize):
-            plane = planes.plane(stacked, at)
-            upper = at == first.dtype.itemsize - 1
-            if not upper and planes.bits(plane) >= 8 * _WORTH:
-                for each, own in zip(making, plane, strict=True):
-                    each.noise.append(own.reshape(-1).data)
-                continue
-            axis = planes.best_axis(plane, tokens) if upper and at and first.ndim else 0
-            references = planes.references(plane, axis) if axis else None
-            steps = plane if references is None else plane - planes.spread(references, axis, plane.shape[axis])
-            usual = [None] * len(plane) if references is None else references
-            for each, *own in zip(making, plane, steps, usual, strict=True):
-                each.add(at, axis, *own)
-    return [each.finish(arrays) for each, arrays in zip(making, plain, strict=True)]
+        made += (_plane(name, stacked, at, tokens) for at in range(first.dtype.itemsize))
+    size = sum(each.nbytes for each in plain[0].values())
+    common: dict[tuple[bool, ...], _Common] = {}  # nearly always one: what packs well in one file does in the others
+    found: list[Encoded] = []
+    for number, arrays in enumerate(plain):
+        own = [each.frames[number] for each in made]
+        which = tuple(frame is not None for frame in own)
+        if which not in common:
+            common[which] = _common(arrays, made, which)
+        found.append(_body(number, made, own, common[which], size) or _bare(arrays, size))
+    return found
 
 
-class _Making:
-    """A body on its way: its list of arrays, its references, frames, and planes that stay as they are."""
+class _Plane(NamedTuple):
+    """Plane `at` of the array `name` in each of several files, and its frames, None where one is not worth it.
 
-    def __init__(self) -> None:
-        self.listed: list[dict[str, Any]] = []
-        self.noise: list[bytes | memoryview] = []
-        self._references: list[np.ndarray] = []
-        self._frames: list[bytes] = []
+    `own` is (files, numbers), `references` (files, references), both uint8.
+    """
 
-    def add(self, at: int, axis: int, plane: np.ndarray, steps: np.ndarray, references: np.ndarray | None) -> None:
-        """Take plane `at` of the array that is last in the list: packed, if that is worth it."""
-        frame = compress(steps)
-        if not (0 < len(frame) < _WORTH * plane.size and is_sound(len(frame), plane.size)):
-            self.noise.append(plane.reshape(-1).data)
-            return
-        self.listed[-1].setdefault("packed", []).append(at)
-        self._frames.append(frame)
-        if references is not None:
-            self.listed[-1]["axis"] = axis
-            self._references.append(references.reshape(-1))
+    name: str
+    at: int
+    own: np.ndarray
+    frames: list[bytes | None]
+    axis: int = 0
+    references: np.ndarray | None = None
 
-    def finish(self, plain: Mapping[str, np.ndarray]) -> Encoded:
-        """The body, or the arrays as they are where it would not be smaller."""
-        import numpy as np
 
-        size, frames, sound = sum(each.nbytes for each in plain.values()), self._frames, True
-        if self._references:
-            together = self._references[0] if len(self._references) == 1 else np.concatenate(self._references)
-            frames = [compress(together), *frames]
-            sound = is_sound(len(frames[0]), together.size)
-        parts: list[bytes | memoryview] = [*frames, *self.noise]
-        if frames and sum(map(len, parts)) < size and sound:
-            return Encoded(
-                PLANES_APART, {"arrays": self.listed, "frames": [len(frame) for frame in frames]}, parts, size
-            )
-        bare = [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in self.listed]
-        return Encoded(RAW, {"arrays": bare}, [each.reshape(-1).view(np.uint8).data for each in plain.values()], size)
+def _plane(name: str, stacked: np.ndarray, at: int, tokens: int) -> _Plane:
+    """Plane `at` of arrays that lie one upon the other, packed where that is worth it."""
+    plane = planes.plane(stacked, at)
+    files, upper = len(plane), at == stacked.itemsize - 1
+    own = plane.reshape(files, -1)
+    if not upper and planes.bits(plane) >= 8 * _WORTH:
+        return _Plane(name, at, own, [None] * files)
+    axis = planes.best_axis(plane, tokens) if upper and at and stacked.ndim > 1 else 0
+    if not axis:
+        return _Plane(name, at, own, _packed(own))
+    references = planes.references(plane, axis)
+    steps = plane - planes.spread(references, axis, plane.shape[axis])
+    return _Plane(name, at, own, _packed(steps.reshape(files, -1)), axis, references.reshape(files, -1))
+
+
+def _packed(rows: np.ndarray) -> list[bytes | None]:
+    """A frame of each row that is worth one."""
+    size = rows.shape[1]
+    frames = map(compress, rows)
+    return [frame if 0 < len(frame) < _WORTH * size and is_sound(len(frame), size) else None for frame in frames]
+
+
+class _Common(NamedTuple):
+    """What files have in common in which the same planes are packed: the list of arrays, and (files, references)."""
+
+    listed: list[dict[str, Any]]
+    references: np.ndarray | None
+
+
+def _common(arrays: Mapping[str, np.ndarray], made: Sequence[_Plane], which: Sequence[bool]) -> _Common:
+    import numpy as np
+
+    listed = {name: _entry(name, array) for name, array in arrays.items()}
+    references: list[np.ndarray] = []
+    for each in itertools.compress(made, which):
+        listed[each.name].setdefault("packed", []).append(each.at)
+        if each.references is not None:
+            listed[each.name]["axis"] = each.axis
+            references.append(each.references)
+    return _Common(list(listed.values()), np.concatenate(references, axis=1) if references else None)
+
+
+def _entry(name: str, array: np.ndarray) -> dict[str, Any]:
+    return {"name": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+
+
+def _body(
+    number: int, made: Sequence[_Plane], own: Sequence[bytes | None], common: _Common, size: int
+) -> Encoded | None:
+    """One file's body of its `own` frames; None where it would not be smaller than the arrays as they are."""
+    frames: list[bytes] = []
+    if common.references is not None:
+        frames.append(compress(common.references[number]))
+        if not is_sound(len(frames[0]), common.references.shape[1]):
+            return None
+    frames += [frame for frame in own if frame is not None]
+    noise = [each.own[number].data for each, frame in zip(made, own, strict=True) if frame is None]
+    parts, sizes = [*frames, *noise], [len(frame) for frame in frames]
+    if not frames or sum(map(len, parts)) >= size:
+        return None
+    return Encoded(PLANES_APART, {"arrays": common.listed, "frames": sizes}, parts, size)
+
+
+def _bare(arrays: Mapping[str, np.ndarray], size: int) -> Encoded:
+    """The arrays as they are."""
+    import numpy as np
+
+    parts: list[bytes | memoryview] = [each.reshape(-1).view(np.uint8).data for each in arrays.values()]
+    return Encoded(RAW, {"arrays": [_entry(*each) for each in arrays.items()]}, parts, size)
 
 
 def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -333,50 +366,3 @@ def _split(arrays: Sequence[Layout], body: bytes | memoryview, *, planes: bool) 
         made[each.name] = part.view(each.dtype).reshape(each.shape)
         made[each.name].flags.writeable = False
     return made
-
-
-# -------------------------------------------------------------------------------------------------------------- frames
-
-
-def is_sound(frame_size: int, size: int) -> bool:
-    """Whether a frame may open to so much; what it does not allow is kept unpacked."""
-    return size <= max(SMALL, GROWTH * frame_size)
-
-
-def compress(data: np.ndarray | bytes) -> bytes:
-    """One zstandard frame that says how large its content is."""
-    try:
-        compressor = _local.compressor
-    except AttributeError:
-        import zstandard
-
-        # Matches shorter than six bytes are chance in such data; looking for them takes a fourth more time.
-        how = zstandard.ZstdCompressionParameters.from_level(LEVEL, min_match=6, hash_log=12, write_content_size=1)
-        compressor = _local.compressor = zstandard.ZstdCompressor(compression_params=how)
-    packed: bytes = compressor.compress(data)
-    return packed
-
-
-def decompress(frame: memoryview, size: int) -> bytes:
-    """One shot, of exactly one frame that itself claims exactly `size` bytes and no larger window than it needs.
-
-    Raises CannotDecode.
-    """
-    import zstandard
-
-    if not is_sound(len(frame), size):
-        raise CannotDecode("opens to far more than it is")
-    try:
-        decompressor = _local.decompressor
-    except AttributeError:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
-    try:
-        claims = zstandard.get_frame_parameters(frame)
-        if claims.content_size != size or claims.window_size > max(size, 1 << 20) or claims.dict_id:
-            raise CannotDecode("has a frame of another size")
-        plain: bytes = decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise CannotDecode("cannot be decompressed") from error
-    if len(plain) != size:
-        raise CannotDecode("has a frame of another size")
-    return plain

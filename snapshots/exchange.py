@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from snapshots import codec
+from snapshots import frames
 from snapshots.errors import BadExport
 from snapshots.ids import canonical
 
@@ -77,8 +77,8 @@ def _packed(record: Record) -> bytes:
 
 def _block(content: bytes, last: bytes) -> tuple[bytes, bytes]:
     """A block, and its digest, which the next one's is keyed with: none can be dropped, doubled or moved."""
-    frame = codec.compress(content)
-    packed = len(frame) < len(content) and codec.is_sound(len(frame), len(content))
+    frame = frames.compress(content)
+    packed = len(frame) < len(content) and frames.is_sound(len(frame), len(content))
     body = frame if packed else content
     head = _BLOCK.pack(packed, len(body), len(content))
     digest = blake2b(head + body, digest_size=_DIGEST, key=last).digest()
@@ -144,7 +144,7 @@ def _next_block(stream: Readable, last: bytes) -> tuple[bytes, bytes]:
     packed, stored, size = _BLOCK.unpack(head)
     if packed not in (0, 1) or stored > _BLOCK_LIMIT or size > _BLOCK_LIMIT or (not packed and stored != size):
         raise BadExport("it claims to be too large")
-    if packed and not codec.is_sound(stored, size):
+    if packed and not frames.is_sound(stored, size):
         raise BadExport("it opens to far more than it is")
     body = _exactly(stream, stored)
     digest = _exactly(stream, _DIGEST)
@@ -153,8 +153,8 @@ def _next_block(stream: Readable, last: bytes) -> tuple[bytes, bytes]:
     if not packed:
         return body, digest
     try:
-        return codec.decompress(memoryview(body), size), digest
-    except codec.CannotDecode as error:
+        return frames.decompress(memoryview(body), size), digest
+    except frames.CannotDecode as error:
         raise BadExport(f"it {error}") from error
 
 

@@ -61,7 +61,9 @@ def references(upper: np.ndarray, axis: int) -> np.ndarray:
 
     def total(plane: np.ndarray) -> np.ndarray:
         numbers = plane.astype(np.float32)
-        return np.expand_dims(numbers @ ones if axis == -1 else np.matmul(ones, numbers), axis)
+        if axis == -1:  # one product, where a stack of them would be one call each
+            return (numbers.reshape(-1, length) @ ones).reshape(*plane.shape[:-1], 1)
+        return np.expand_dims(np.matmul(ones, numbers), axis)
 
     magnitudes = total(upper & 0x7F)
     negative = (total(upper) - magnitudes) > 64 * length  # 128 for each sign: more than half of them are set

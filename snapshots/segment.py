@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snapshots import codec as codecs
 from snapshots.errors import DamagedFile, StoreError
+from snapshots.frames import CannotDecode
 from snapshots.ids import canonical
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def decode_alike(several: Sequence[tuple[Path, bytes]]) -> list[Contents | Damag
                 found.append(Contents(header, codecs.decode(codec, described, body, raw_size)))
         except DamagedFile as error:
             found.append(error)
-        except codecs.CannotDecode as error:
+        except CannotDecode as error:
             found.append(DamagedFile(path, str(error)))
     while opened:
         alike = [each for each in opened if each[2].arrays == opened[0][2].arrays]

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import zstandard
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from snapshots import codec, pieces, planes, segment  # noqa: E402
+from snapshots import codec, frames, pieces, planes, segment  # noqa: E402
 
 THREADS = 2
 
@@ -128,8 +129,8 @@ class _Packed:
 
 def set_up(way):
     """Levels and references are constants of the module: put a way's own in their place."""
-    codec._local = type(codec._local)()
-    codec.LEVEL = getattr(way, "level", 1)
+    frames._local = type(frames._local)()
+    frames.LEVEL = getattr(way, "level", 1)
     planes.SHORTEST = 8 if getattr(way, "references", True) else 1 << 60
 
 
@@ -149,7 +150,8 @@ def measure(way, segments, seconds):
             best, end = 1e9, time.perf_counter() + seconds
             while time.perf_counter() < end:
                 begin = time.perf_counter()
-                list(pool.map(call, range(len(groups))))
+                each = map(call, range(len(groups))) if threads == 1 else pool.map(call, range(len(groups)))
+                deque(each, 0)  # lets each result go before the next one, as a save does that has written it
                 best = min(best, time.perf_counter() - begin)
             speeds.append(raw / best / 1e6)
     return sum(len(one) for made in packed for one in made) / raw, *speeds

@@ -28,6 +28,7 @@ import zstandard
 
 from faults.kit import chunk, open_library, talk
 from snapshots import BadExport, DamagedFile, codec, exchange, segment
+from snapshots.frames import compress
 
 HERE = Path("fuzzed.seg")
 ODD = [
@@ -245,7 +246,7 @@ def main():
     kind, count, seed, megabytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     for warm in ("segment", "export"):
         try_one(warm, b"")
-    codec.compress(np.zeros(2_000_000, "u1"))
+    compress(np.zeros(2_000_000, "u1"))
     worst, good, slowest = 0.0, 0, ""
     library = None
     threading.stack_size(256 << 10)

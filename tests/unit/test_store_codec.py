@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from snapshots import DamagedFile, StoreError, codec, segment
+from snapshots import DamagedFile, StoreError, codec, frames, segment
 
 HERE = Path("here.seg")
 
@@ -94,7 +94,7 @@ def test_what_is_nearly_empty_is_not_packed_like_a_bomb():
         arrays = {"zeros": np.zeros(size, "f4")}
         found, back = there_and_back(arrays)
         same(arrays, back)
-        assert (found.codec == codec.RAW) == (size > codec.SMALL)
+        assert (found.codec == codec.RAW) == (size > frames.SMALL)
 
 
 _arrays = hnp.arrays(
@@ -172,7 +172,7 @@ def test_references_without_a_packed_plane_and_other_codecs_are_read_as_they_say
     entry = {"name": "k", "dtype": "<u2", "shape": list(array.shape), "axis": -1}
     low, high = array.astype("u1"), (array >> 8).astype("u1")
     references = high[..., :1].copy()
-    frame = codec.compress(references)
+    frame = frames.compress(references)
     body = frame + low.tobytes() + (high - references).tobytes()
     data = sealed({"arrays": [entry], "frames": [len(frame)]}, body, size=array.nbytes)
     assert segment.decode(HERE, data).arrays["k"].tobytes() == array.tobytes()
@@ -235,17 +235,17 @@ def test_more_than_the_format_has_room_for_is_refused(tmp_path):
     ],
 )
 def test_a_layout_that_cannot_be_is_refused_before_memory_is_taken(entry):
-    with pytest.raises(codec.CannotDecode, match="unreadable list"):
+    with pytest.raises(frames.CannotDecode, match="unreadable list"):
         codec.layout({"arrays": [entry]}, 8)
 
 
 def test_a_body_of_another_length_and_a_bomb_are_refused():
     described = codec.layout({"arrays": [{"name": "k", "dtype": "|u1", "shape": [4]}]}, 4)
-    with pytest.raises(codec.CannotDecode, match="wrong length"):
+    with pytest.raises(frames.CannotDecode, match="wrong length"):
         codec.decode(codec.RAW, described, memoryview(b"abc"), 4)
-    with pytest.raises(codec.CannotDecode, match="unknown codec"):
+    with pytest.raises(frames.CannotDecode, match="unknown codec"):
         codec.decode(9, described, memoryview(b"abcd"), 4)
-    with pytest.raises(codec.CannotDecode, match="far more"):
-        codec.decompress(memoryview(codec.compress(bytes(1 << 24))), 1 << 24)
-    with pytest.raises(codec.CannotDecode, match="another size"):
-        codec.decompress(memoryview(codec.compress(b"abc")), 4)
+    with pytest.raises(frames.CannotDecode, match="far more"):
+        frames.decompress(memoryview(frames.compress(bytes(1 << 24))), 1 << 24)
+    with pytest.raises(frames.CannotDecode, match="another size"):
+        frames.decompress(memoryview(frames.compress(b"abc")), 4)

@@ -8,7 +8,7 @@ from hashlib import blake2b
 import pytest
 from faults.kit import KEY, open_library, save, talk
 
-from snapshots import BadExport, Message, ModelInfo, StoreReadOnly, UnknownNode, carrying, codec, exchange
+from snapshots import BadExport, Message, ModelInfo, StoreReadOnly, UnknownNode, carrying, exchange, frames
 from snapshots.ids import canonical, node_id, pack_tokens
 
 MODEL = ModelInfo(KEY, "prompt", "tiny", "/home/somebody/tiny.gguf", {"tensors": "t"}, {"template": "x"})
@@ -283,7 +283,7 @@ def test_kinds_of_records_that_are_not_known_are_passed_over(there):
 
 def block(content, packed=False, claimed=None, key=None):
     """One block behind the opening line, with a right digest."""
-    body = codec.compress(content) if packed else content
+    body = frames.compress(content) if packed else content
     head = struct.pack("<BII", packed, len(body), len(content) if claimed is None else claimed)
     key = key or blake2b(exchange.OPENING, digest_size=16).digest()
     return head + body + blake2b(head + body, digest_size=16, key=key).digest()
