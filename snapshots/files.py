@@ -210,8 +210,10 @@ class Files:
         found: list[tuple[str, os.stat_result]] = []
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):
+                try:
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
+                except OSError:
+                    continue
         return found
 
     def is_there(self, path: str) -> bool:

@@ -72,7 +72,7 @@ def packed(tokens: Sequence[int] | Packed) -> Packed:
         import numpy as np
 
         given = np.asarray(tokens)
-        if given.size and not 0 <= given.min() <= given.max() < TOKEN_LIMIT:
+        if given.size and not 0 <= np.bitwise_or.reduce(given) < TOKEN_LIMIT:  # has every bit that any id has
             raise OverflowError("a token id is negative or larger than 32 bits")
         return Packed(given.astype("<u4").tobytes())
     values = array("I", tokens)

@@ -60,7 +60,7 @@ def is_whole(row: tuple[Any, ...]) -> bool:
 
 
 class PathTokens:
-    """The token lists of the paths saved last, so that a turn's save does not read the whole conversation again."""
+    """The token lists of the paths saved or built on last: a turn's save need not read the whole conversation again."""
 
     def __init__(self) -> None:
         self._known: dict[str, ids.Packed] = {}
@@ -70,7 +70,11 @@ class PathTokens:
         DamagedNode.
         """
         known = dict(self._known)  # saves may come from several threads
-        tokens = known[node_id] = tokens_to(tx, node_id, known, said)
+        tokens, above = tokens_to(tx, node_id, known, said)
+        if above in known:  # many branches may begin there: it is kept as long as they come
+            known[above] = known.pop(above)
+        known.pop(node_id, None)
+        known[node_id] = tokens
         self._known = dict(list(known.items())[-_PATHS_KEPT:])
         return tokens
 

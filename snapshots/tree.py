@@ -246,11 +246,14 @@ def tokens_of(nodes: Iterable[Node]) -> list[int]:
     return tokens
 
 
-def tokens_to(tx: sqlite3.Connection, node_id: str, known: Mapping[str, ids.Packed], said: ids.Packed) -> ids.Packed:
-    """The token list, packed, at the end of the path to a node. Raises UnknownNode, DamagedNode.
+def tokens_to(
+    tx: sqlite3.Connection, node_id: str, known: Mapping[str, ids.Packed], said: ids.Packed
+) -> tuple[ids.Packed, str | None]:
+    """The token list, packed, at the end of the path to a node, and the node above that it was built on, if one was.
 
     `known` has the lists of other nodes: an id stands for all that is in front of its node, so where one of them is
     near above, no more of the path is read. `said` is what the list should be: where it is that, nothing is copied.
+    Raises UnknownNode, DamagedNode.
     """
     behind: list[Node] = []
     here: str | None = node_id
@@ -258,7 +261,7 @@ def tokens_to(tx: sqlite3.Connection, node_id: str, known: Mapping[str, ids.Pack
         behind.append(node(tx, here))
         here = behind[-1].parent_id
     if here is not None and here not in known:
-        return ids.packed(tokens_of(path(tx, node_id)))
+        return ids.packed(tokens_of(path(tx, node_id))), None
     before = b"" if here is None else known[here].raw
     stands, own = len(before) // 4, list[int]()
     for each in reversed(behind):
@@ -267,7 +270,7 @@ def tokens_to(tx: sqlite3.Connection, node_id: str, known: Mapping[str, ids.Pack
         own.extend(each.tokens)
     head, tail = memoryview(before)[: 4 * stands], ids.packed(own).raw
     same = len(said.raw) == len(head) + len(tail) and said.raw.startswith(head) and said.raw.endswith(tail)
-    return said if same else ids.Packed(bytes(head) + tail)
+    return said if same else ids.Packed(bytes(head) + tail), here
 
 
 def children(tx: sqlite3.Connection, conversation_id: str, node_id: str | None) -> list[Node]:

@@ -295,6 +295,19 @@ def test_saving_a_turn_reads_only_what_is_new_of_its_path(library, monkeypatch):
         library.save_state("0" * 64, KEY, tokens, ())
 
 
+def test_many_branches_from_one_message_read_what_is_above_it_once(library, monkeypatch):
+    chat = library.new_conversation()
+    trunk = library.add_node(chat.id, None, Message("raw", "all that was said", tuple(range(1000)))).id
+    library.save_state(trunk, KEY, range(1000), ())
+    read, node = [], tree.node
+    monkeypatch.setattr(tree, "node", lambda tx, node_id: read.append(node_id) or node(tx, node_id))
+    for branch in range(12):
+        leaf = library.add_node(chat.id, trunk, Message("assistant", f"{branch}", (branch,))).id
+        read.clear()
+        library.save_state(leaf, KEY, (*range(1000), branch), ())
+        assert read == [leaf]
+
+
 def test_logits_without_dice_are_damaged_and_written_again(library):
     tokens = list(range(70))
     save(library, tokens)
