@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from app import thinking, views
+from app import pending, thinking, views
 from app.branching import Branch
 from app.chat_options import SCRIPT, ChatOptions
 from app.engine_protocol import Engine
@@ -232,7 +232,7 @@ class Core:
         self.emit(PositionChanged())
         self.emit(TreeChanged())
         if self.dead is not None:
-            self.emit(PendingFound(self._pending_of(self.dead)))
+            self.emit(PendingFound(pending.cut_off(self.dead)))
         return restored
 
     def climb_here(self) -> Restored:
@@ -326,20 +326,13 @@ class Core:
         self.dead = None
         if node is None or self.options.incognito:
             return
-        self.dead = next((d for d in self.library.dead_replies() if d.start.parent_id == node.id), None)
+        self.dead = pending.dead_reply(self.library, node.id)
 
     def pending(self) -> PendingReply | None:
         """Give what `go_on` would finish: a journal, or a question that never got an answer."""
         if self.dead is not None:
-            return self._pending_of(self.dead)
-        node = self.place.said
-        if node is not None and node.role in {"user", "raw"} and not self.busy and self.place.cut is None:
-            return PendingReply(node.id, "", 0)
-        return None
-
-    @staticmethod
-    def _pending_of(dead: DeadReply) -> PendingReply:
-        return PendingReply(dead.start.parent_id or "", dead.text, len(dead.tokens))
+            return pending.cut_off(self.dead)
+        return None if self.busy else pending.unanswered(self.library, self.place, incognito=self.options.incognito)
 
     def label(self) -> str | None:
         """Give the nearest name at or above the live position; looked up again only after a change."""

@@ -80,11 +80,17 @@ class Status:
 
 @dataclass(frozen=True)
 class PendingReply:
-    """A reply that a crash cut off: shown as the tail of the transcript until `go_on()` finishes it."""
+    """A reply that a crash cut off: shown as the tail of the transcript until `go_on()` finishes it.
+
+    Without tokens: a message that has no reply here. `elsewhere`: another window is writing one; `answer`: the newest
+    reply in other branches.
+    """
 
     parent_id: str
     text: str
     tokens: int
+    elsewhere: bool = False
+    answer: str = ""
 
 
 @dataclass(frozen=True)

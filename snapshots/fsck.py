@@ -19,7 +19,7 @@ from snapshots import copies, segment, tree_check
 from snapshots.database import check_beside
 from snapshots.errors import DamagedFile, LibraryIsNewer, StoreBusy
 from snapshots.files import Files, typed
-from snapshots.journal import readable
+from snapshots.journal_records import readable
 from snapshots.places import LAYOUT
 from snapshots.records import BLOCK
 from snapshots.salvage import salvage

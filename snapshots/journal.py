@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import sqlite3
-import struct
 import threading
 import time
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from snapshots import journal_records as lines
 from snapshots.errors import JournalGone, StoreError
 from snapshots.files import Files, typed
 from snapshots.records import DeadReply, ReplyStart
@@ -26,20 +24,9 @@ from snapshots.records import DeadReply, ReplyStart
 if TYPE_CHECKING:
     from snapshots.database import Database
 
-MAGIC = b"FKPTJRNL"
-VERSION = 1
 SYNC_EVERY_S = 0.25
-_HEAD = struct.Struct("<8sHH16s")  # magic, version, 0, journal id
-_RECORD = struct.Struct("<IB")  # payload bytes, kind
-_START, _TOKENS = 1, 2
-_DIGEST = 16
 _LIMIT = 64 << 20
 _ATTEMPTS = 3
-
-
-def _digest(before: bytes, record: bytes) -> bytes:
-    """The digest of a record covers the one before it, so records cannot be swapped, dropped or repeated."""
-    return blake2b(record, digest_size=_DIGEST, key=before).digest()
 
 
 class Journal:
@@ -66,12 +53,12 @@ class Journal:
         The bytes reach the kernel at once (a killed process loses nothing) and the disk every 250 ms (a power cut loses
         no more than that). Does nothing once closed. Raises StoreFull or StoreError; the reply itself may go on.
         """
-        payload = struct.pack(f"<I{len(tokens)}I", len(tokens), *tokens) + text.encode("utf-8", "replace")
+        payload = lines.tokens_payload(tokens, text)
         with self._guard:
             if self._fd is None:
                 return
             try:
-                self.add(_TOKENS, payload)
+                self.add(lines.TOKENS, payload)
                 if time.monotonic() - self._synced >= SYNC_EVERY_S:
                     self._sync()
             except OSError as error:
@@ -145,8 +132,7 @@ class Journal:
     def add(self, kind: int, payload: bytes) -> None:
         """Write one record; what could not be written whole is taken back. Raises OSError."""
         assert self._fd is not None
-        record = _RECORD.pack(len(payload), kind) + payload
-        last = _digest(self._last, record)
+        record, last = lines.record(kind, payload, self._last)
         place = self._files.place(self._fd)
         try:
             self._files.write(self._fd, record + last)
@@ -163,7 +149,7 @@ class Journals:
 
     def __init__(self, data_dir: Path, database: Database, files: Files) -> None:
         self._dir = data_dir / "journals"
-        self._begun: set[str] = set()  # by this process, and not known to be gone for good
+        self._begun: set[str] = set()  # or taken over by this process, and not known to be gone for good
         self._gone: set[str] = set()
         self._db = database
         self._files = files
@@ -193,10 +179,10 @@ class Journals:
             if not self._files.lock(fd):
                 self._files.close(fd)
                 return None
-            head = _HEAD.pack(MAGIC, VERSION, 0, journal_id)
+            head, last = lines.head(journal_id)
             self._files.write(fd, head)
-            journal = Journal(self._files, path, fd, blake2b(head, digest_size=_DIGEST).digest(), head)
-            journal.add(_START, _start_to_json(start))
+            journal = Journal(self._files, path, fd, last, head)
+            journal.add(lines.START, lines.start_payload(start))
             self._files.sync(fd)
             self._files.rename(draft, path)
             self._files.sync_dir(self._dir)
@@ -237,7 +223,7 @@ class Journals:
                 continue
             fd, reply, _, _ = opened
             try:
-                if _is_foreign(self._files.read_fd(fd, _LIMIT)):
+                if lines.is_foreign(self._files.read_fd(fd, _LIMIT)):
                     continue
                 if path.suffix == ".new" or self._is_finished(path.stem):
                     self._files.unlink(path)
@@ -248,6 +234,26 @@ class Journals:
             finally:
                 self._files.close(fd)
         return [reply for _, reply in sorted(found, key=lambda pair: -pair[0])]
+
+    def elsewhere(self) -> list[ReplyStart]:
+        """The starts of journals that other processes hold; those that are finished are left out."""
+        found: list[ReplyStart] = []
+        for path in self._files.listdir(self._dir):
+            if path.suffix != ".journal" or path.stem in self._begun:
+                continue
+            try:
+                fd = self._files.open_existing(path)
+            except OSError:
+                continue
+            try:
+                reply = None if self._files.lock(fd) else lines.parse(path.stem, self._files.read_fd(fd, _LIMIT))[0]
+            except OSError:
+                continue
+            finally:
+                self._files.close(fd)
+            if reply is not None and not self._is_finished(path.stem):
+                found.append(reply.start)
+        return found
 
     def adopt(self, journal_id: str) -> tuple[DeadReply, Journal]:
         """Lock a dead journal and go on behind its last whole record. Raises JournalGone."""
@@ -266,6 +272,7 @@ class Journals:
         except OSError as error:
             self._files.close(fd)
             raise typed(error, path) from error
+        self._begun = self._begun | {journal_id}
         return reply, Journal(self._files, path, fd, last, data)
 
     def discard(self, journal_id: str) -> None:
@@ -290,7 +297,7 @@ class Journals:
             if opened is None:
                 continue
             try:
-                if opened[1] is None and not _is_foreign(self._files.read_fd(opened[0], _LIMIT)):
+                if opened[1] is None and not lines.is_foreign(self._files.read_fd(opened[0], _LIMIT)):
                     self._files.unlink(path)
             except OSError as error:
                 raise typed(error, path) from error
@@ -310,7 +317,7 @@ class Journals:
             return None
         try:
             if self._files.lock(fd) and self._files.is_linked(fd, path):
-                reply, size, last = _parse(path.stem, self._files.read_fd(fd, _LIMIT))
+                reply, size, last = lines.parse(path.stem, self._files.read_fd(fd, _LIMIT))
                 return fd, reply, size, last
         except OSError:
             pass
@@ -321,66 +328,3 @@ class Journals:
         with self._db.read() as tx:
             row = tx.execute("SELECT 1 FROM finished_journals WHERE id = ?", (journal_id,)).fetchone()
         return row is not None
-
-
-def _start_to_json(start: ReplyStart) -> bytes:
-    values = {**start.__dict__, "tokens": list(start.tokens), "dice_key": start.dice_key.hex()}
-    values["sampler"], values["extra"] = dict(start.sampler), dict(start.extra)
-    return json.dumps(values, sort_keys=True).encode()
-
-
-def _start_from_json(payload: bytes) -> ReplyStart | None:
-    try:
-        values = json.loads(payload)
-        values["tokens"] = tuple(values["tokens"])
-        values["dice_key"] = bytes.fromhex(values["dice_key"])
-        return ReplyStart(**values)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _is_foreign(data: bytes) -> bool:
-    return len(data) >= _HEAD.size and _HEAD.unpack_from(data)[:2] != (MAGIC, VERSION)
-
-
-def readable(journal_id: str, data: bytes) -> bool:
-    """Whether a journal's bytes hold a whole start, or are of another version, which is not for us to judge."""
-    if _parse(journal_id, data)[0] is not None:
-        return True
-    try:
-        ours = _HEAD.pack(MAGIC, VERSION, 0, bytes.fromhex(journal_id)) + data[_HEAD.size :]
-    except (ValueError, struct.error):  # nobody's name for a journal
-        return False
-    is_ours = _parse(journal_id, ours)[0] is not None  # its records go on from our head: that one is damaged
-    return data[: len(MAGIC)] == MAGIC and _is_foreign(data) and not is_ours
-
-
-def _parse(journal_id: str, data: bytes) -> tuple[DeadReply | None, int, bytes]:
-    """What a journal's bytes hold: the reply (None without a whole start), the size of its whole part, its digest."""
-    head = data[: _HEAD.size]
-    if len(head) < _HEAD.size or _HEAD.unpack(head)[:2] != (MAGIC, VERSION):
-        return None, 0, b""
-    if head[-16:].hex() != journal_id:  # another one's file under this name
-        return None, 0, b""
-    last = blake2b(head, digest_size=_DIGEST).digest()
-    place, start, tokens, text = _HEAD.size, None, list[int](), list[str]()
-    while place + _RECORD.size + _DIGEST <= len(data):
-        length, kind = _RECORD.unpack_from(data, place)
-        end = place + _RECORD.size + length
-        digest = _digest(last, data[place:end])
-        if end + _DIGEST > len(data) or digest != data[end : end + _DIGEST]:
-            break
-        payload = data[place + _RECORD.size : end]
-        if kind == _START:
-            start = _start_from_json(payload)
-        elif kind == _TOKENS:
-            (count,) = struct.unpack_from("<I", payload.ljust(4, b"\0"))
-            if 4 + 4 * count > len(payload):
-                break
-            tokens.extend(struct.unpack_from(f"<{count}I", payload, 4))
-            text.append(payload[4 + 4 * count :].decode("utf-8", "replace"))
-        place, last = end + _DIGEST, digest
-    if start is None:
-        return None, place, last
-    reply = DeadReply(journal_id, start, tuple(tokens), "".join(text), torn=place < len(data))
-    return reply, place, last

@@ -123,6 +123,10 @@ class KeptFiles:
         """Replies whose process died, newest first. Those of running processes are never among them."""
         return self._journals.dead()
 
+    def replies_elsewhere(self) -> list[ReplyStart]:
+        """What replies started from that other processes are writing at this moment, in no order."""
+        return self._journals.elsewhere()
+
     def adopt_reply(self, journal_id: str) -> tuple[DeadReply, Journal]:
         """Take a dead reply over: its journal goes on from where it was. Raises JournalGone."""
         return self._journals.adopt(journal_id)

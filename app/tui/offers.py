@@ -1,4 +1,4 @@
-"""What the screen offers when the chat cannot do what was asked: another first word, or a branch with room."""
+"""What the screen offers: to finish or find a reply, another first word, or a branch with room."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from app.tui.offer import Offer
 
 if TYPE_CHECKING:
     from app.tui.chat_screen import ChatScreen
+
+
+def for_pending(screen: ChatScreen, pending: events.PendingReply) -> Offer:
+    """Give what to do about a cut-off reply, or a message that has no reply here."""
+    go_on = partial(screen.run_deed, "continue")
+    if pending.tokens:
+        words = f"This reply was cut off after {pending.tokens} tokens. "
+        words += "It can go on with exactly the tokens that would have come."
+        return Offer(words, "go on", go_on, partial(screen.job, screen.chat.discard_pending), "leave it as it is")
+    if pending.elsewhere:
+        return Offer("Another window is answering this message.", "answer it here, too", go_on, None, "wait")
+    if pending.answer:
+        there = partial(screen.run_deed, "load", pending.answer)
+        return Offer("This message has an answer in another branch.", "go there", there, None, "stay here")
+    return Offer("This message has no answer yet.", "answer it", go_on, None, "leave it")
 
 
 async def make(screen: ChatScreen, event: events.RunnerUpOffer | events.ContextFullOffer) -> None:

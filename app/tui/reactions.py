@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PAINT_S = 0.1  # a growing reply is painted at most this often
 STATUS_S = 0.25  # the status line changes at most this often while a reply grows
 LOOK_S = 0.08  # the highlight rests this long before a preview is painted
+ELSEWHERE_S = 1.0  # how often one looks whether another window that answers still lives
 
 SAVE_PATIENCE_S = 8.0  # a state that is not on disk by then is shown as not saved
 SAVING, SAVED, NOT_SAVED = "saving…", "saved ✓", "not saved"
@@ -63,7 +64,7 @@ class Reactions:
         self._unheard = 0
         self._talks_key: tuple[str | None, bool] | None = None
         self._place: str | None = None  # the node that is painted as the end
-        self._offered: tuple[str, int] | None = None
+        self._offered: events.PendingReply | None = None
         self._pending_offer: Offer | None = None
 
     # ---- one thing after another ----------------------------------------------------------------------------------
@@ -159,25 +160,19 @@ class Reactions:
                 view.focus()
 
     async def _offer_pending(self, found: events.PendingReply | None) -> None:
-        """Offer to finish what a crash cut off, or to answer what was never answered; once for each place."""
-        screen, chat = self.screen, self.screen.chat
+        """Offer to finish what a crash cut off, or to answer what was never answered; once for each place and cause."""
+        screen = self.screen
         pending = None if self.writing else found
-        key = (pending.parent_id, pending.tokens) if pending else None
-        if key == self._offered:
+        if pending and pending.elsewhere:  # its end changes the library, its death nothing
+            screen.set_timer(ELSEWHERE_S, self.refresh_soon)
+        if pending == self._offered:
             return
         if self._offered is not None and self._pending_offer is screen.transcript.offer:
             await screen.transcript.make_offer(None)
-        self._offered = key
+        self._offered = pending
         if pending is None:
             return
-        if pending.tokens:
-            sentence = f"This reply was cut off after {pending.tokens} tokens. "
-            sentence += "It can go on with exactly the tokens that would have come."
-            leave, no = partial(screen.job, chat.discard_pending), "leave it as it is"
-        else:
-            sentence, leave, no = "This message has no answer yet.", None, "leave it"
-        yes = "go on" if pending.tokens else "answer it"
-        self._pending_offer = Offer(sentence, yes, partial(screen.run_deed, "continue"), leave, no)
+        self._pending_offer = offers.for_pending(screen, pending)
         await screen.transcript.make_offer(self._pending_offer)
 
     def _paint_status(self) -> None:

@@ -4,10 +4,11 @@ import asyncio
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.libraries import own_library
-from snapshots import Message
+from snapshots import Message, Position, ReplyStart
 
 
 async def test_what_a_script_does_is_seen_within_a_second(stages):
@@ -110,3 +111,34 @@ async def test_behind_a_message_that_another_window_forgot_nothing_is_said(stage
         await one.enter("second")
         await one.toast(f"The message {here[:12]} is not in the library; if it was, it was deleted forever.")
         assert one.screen.prompt.text == "second", "what was written comes back"
+
+
+@asynccontextmanager
+async def answering(stages):
+    """A window at a question that another process is answering, that process's library and its journal."""
+    with own_library() as other:
+        chat = other.new_conversation("Shared")
+        question = other.add_node(chat.id, None, Message("user", "who answers?", (1, 2)))
+        other.set_position(Position(chat.id, question.id))
+        journal = other.begin_journal(ReplyStart(chat.id, question.id, keep=2, prompt_key="p", state_key="s"))
+        journal.append([5, 6], "It is")
+        async with stages(limit=4) as stage:
+            await stage.sees("Another window is answering this message.")
+            yield stage, other, question, journal
+
+
+async def test_a_reply_that_another_window_writes_is_not_offered_and_can_be_read_when_it_is_there(stages):
+    async with answering(stages) as (stage, other, question, journal):
+        await stage.sees_not("no answer yet")
+        message = Message("assistant", "It is me.", (5, 6, 7), keep=2, prompt_key="p")
+        reply = other.add_node(question.conversation_id, question.id, message, state_key="s", journal=journal)
+        await stage.sees("This message has an answer in another branch.")
+        await stage.press("enter")
+        await stage.sees("It is me.")
+        assert stage.chat.status().node_id == reply.id
+
+
+async def test_when_a_window_dies_that_was_answering_its_reply_is_offered(stages):
+    async with answering(stages) as (stage, _, _, journal):
+        journal.close()
+        await stage.sees("This reply was cut off after 2 tokens.", "It is")

@@ -334,3 +334,35 @@ def test_a_journal_that_cannot_be_written_anew_goes_on_when_it_can(tmp_path, sta
         journal.close()
         (dead,) = library.dead_replies()
         assert (dead.tokens, dead.torn) == ((1, 2), False)
+
+
+def test_what_another_process_writes_is_told_apart_from_what_died_and_what_is_ours(library, tmp_path, start):
+    with open_library(tmp_path) as other:
+        theirs = other.begin_journal(start)
+        assert library.replies_elsewhere() == [start]
+        assert other.replies_elsewhere() == []
+        assert library.dead_replies() == []
+        theirs.close()
+        assert library.replies_elsewhere() == []
+        dead, ours = library.adopt_reply(theirs.id)
+        assert dead.start == start
+        assert library.replies_elsewhere() == []
+        assert other.replies_elsewhere() == []  # it was begun there, and does not interest there
+        ours.append([5], "x")
+        library.add_node(
+            start.conversation_id, start.parent_id, Message("assistant", "x", (9, 5), keep=2), journal=ours
+        )
+        assert other.dead_replies() == library.dead_replies() == []
+
+
+def test_a_journal_that_cannot_be_opened_or_locked_is_no_reply_elsewhere(tmp_path, start):
+    class Closed(Files):
+        def lock(self, fd):
+            raise OSError(5, "no locks here")
+
+    with open_library(tmp_path) as writing, open_library(tmp_path, Closed()) as library:
+        journal = writing.begin_journal(start)
+        assert library.replies_elsewhere() == []
+        journal.path.rename(journal.path.with_suffix(".aside"))
+        journal.path.symlink_to(journal.path.with_suffix(".aside"))
+        assert writing.replies_elsewhere() == library.replies_elsewhere() == []
