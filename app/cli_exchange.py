@@ -61,8 +61,10 @@ def export_command(
 
 
 def _pieces(library: Library, node_id: str, scope: ExportScope, replay: bool, kind: str) -> Iterator[bytes]:
-    from app.replaying import is_promised
+    from app.replaying import check_one_model, is_promised
 
+    if replay:
+        check_one_model(library, library.chosen(node_id, scope))
     if kind == "file":
         return library.export(node_id, scope, promised=is_promised if replay else None)
     return document(library, node_id, scope, kind)

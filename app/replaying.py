@@ -4,18 +4,18 @@ the one that was exported, digest by digest. Nothing of it is put into the libra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine_protocol import Engine, Model, Session
-from app.errors import OtherModel
+from app.errors import NothingToDo, OtherModel
 from app.generation import Decoding, Reply, Writing, generate
 from app.importing import said_before
 from app.place import SETTINGS
 from app.replying import Voice
 from app.savepoints import model_info
-from snapshots import BadExport, Carried, Manifest, ModelInfo, Node
+from snapshots import BadExport, Carried, Library, Manifest, ModelInfo, Node
 
 _MADE_BY_PEOPLE = ("edited", SETTINGS)
 
@@ -23,6 +23,19 @@ _MADE_BY_PEOPLE = ("edited", SETTINGS)
 def is_promised(node: Node) -> bool:
     """Tell whether a message can be made again, so that a replay need not hold it."""
     return node.role == "assistant" and bool(node.tokens) and node.stop not in _MADE_BY_PEOPLE and bool(node.dice_key)
+
+
+def check_one_model(library: Library, nodes: Sequence[Node]) -> None:
+    """Raises NothingToDo where messages hold replies of several models: a replay proves those of one."""
+    keys = {node.state_key: None for node in nodes if is_promised(node)}
+    if len(keys) > 1:
+        infos = [library.model_info(key) for key in keys]
+        names = sorted({info.name if info is not None else "one that is not known here" for info in infos})
+        variants = "" if len(names) == len(keys) else ", in several variants"
+        raise NothingToDo(
+            f"The replies were made by several models ({', '.join(names)}{variants}), and a replay proves those of "
+            "one: leave --replay out, or export a savepoint in front of the change."
+        )
 
 
 @dataclass

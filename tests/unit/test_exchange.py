@@ -328,6 +328,18 @@ def test_tokens_that_the_vocabulary_lacks_are_refused_in_one_sentence(chat, ther
     assert there.conversations() == []
 
 
+def test_a_replay_of_several_models_is_not_written(chats, call, tmp_path):
+    chats(script={"hello": "x"}).send("hello")
+    other = chats(version="2", template="other", script={"more": "y"})
+    other.send("more")
+    last, file = other.status().node_id, tmp_path / "proof"
+    code, out, err = call("export", last, "--replay", "-o", str(file))
+    assert (code, out, file.exists()) == (1, "", False)
+    assert "made by several models (fake, in several variants), and a replay proves those of one" in err
+    assert call("export", last, "-o", str(file))[0] == 0
+    assert call("export", f"{last}~1", "--replay", "-o", str(tmp_path / "first"))[0] == 0
+
+
 def test_a_replay_of_several_models_is_refused(chats, there):
     chats(script={"hello": "x"}).send("hello")
     other = chats(version="2", template="other", script={"more": "y"})
