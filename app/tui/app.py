@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import signal
@@ -27,6 +26,7 @@ from app.chat import Chat, open_chat
 from app.config import TuiOptions, load_config
 from app.engine_protocol import Engine
 from app.sentences import exit_code, sentence
+from app.tui import ending
 from app.tui.bridge import Bridge
 from app.tui.chat_screen import TALL, ChatScreen
 from app.tui.opening import open_patiently
@@ -34,7 +34,6 @@ from app.tui.palette import Commands
 from app.tui.plain import plain
 from app.tui.themes import DEFAULT_THEME, OWN_THEMES, first_known, remembered_theme
 
-SIGNALS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 AGAIN_S = 2.5  # a second Ctrl+C within this time quits
 PATIENCE_S = 0.5  # how long leaving waits for a model that is just being opened, or given back
 STYLES: list[str | PurePath] = sorted(Path(__file__).parent.glob("*.tcss"))
@@ -60,6 +59,7 @@ class ForkpointApp(App[None]):
         self._wanted_themes = (theme, remembered_theme())
         self._interrupted_at = 0.0
         self.ended_by: signal.Signals | None = None
+        self.insist: Callable[[], None] = lambda: None
         for own in OWN_THEMES:
             self.register_theme(own)
 
@@ -70,9 +70,7 @@ class ForkpointApp(App[None]):
     def on_mount(self) -> None:
         """Put the colours on; an unknown theme in the config file is said, and the one before stays."""
         if not self.is_headless:
-            for number in SIGNALS:
-                with suppress(NotImplementedError):  # loops that hear no signals
-                    asyncio.get_running_loop().add_signal_handler(number, self._end_by, number)
+            ending.hear(self._end_by)
         wanted = [name for name in (*self._wanted_themes, DEFAULT_THEME) if name]
         self.theme = first_known(wanted, self.available_themes)
         if wanted[0] != self.theme:
@@ -93,6 +91,7 @@ class ForkpointApp(App[None]):
     def _end_by(self, number: signal.Signals) -> None:
         """The window is closed, or the machine goes down: leave as by /quit, so that the terminal is as it was."""
         self.ended_by = number
+        self.insist()
         self.exit()
 
     @property
@@ -151,7 +150,8 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
         return 130
     app = ForkpointApp(chat, bridge, options, config.theme)
     try:
-        app.run()
+        with ending.insisting(partial(_close, chat)) as app.insist:
+            app.run()
         code = app.return_code or 0
     except Exception:
         if app.ended_by is None:  # a terminal that is gone takes no farewell
@@ -167,16 +167,8 @@ def run_tui(options: TuiOptions, engine: Engine | None = None) -> int:
             print(words, file=sys.stderr)
         code = exit_code(chat.trouble)
     if app.ended_by is not None:
-        _die_of(app.ended_by)
+        ending.die_of(app.ended_by)
     return code
-
-
-def _die_of(number: signal.Signals) -> None:
-    """End as the signal would have ended us: whoever sent it sees that."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 def _close(chat: Chat) -> None:

@@ -7,6 +7,7 @@ empty terminal where it takes longer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from signal import Signals
 from threading import Event, Thread
 from time import monotonic
 from typing import ClassVar
@@ -18,6 +19,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from app.chat import Chat
+from app.tui import ending
 from app.tui.themes import OWN_THEMES, first_known
 
 UNSEEN_S = 0.25  # how long the library may take before something is painted
@@ -72,6 +74,8 @@ class OpeningApp(App[bool]):
         super().__init__()
         self._opening = opening
         self._began = monotonic()
+        self.ended_by: Signals | None = None
+        self.insist: Callable[[], None] = lambda: None
         for own in OWN_THEMES:
             self.register_theme(own)
         self.theme = first_known(themes, self.available_themes)
@@ -84,9 +88,16 @@ class OpeningApp(App[bool]):
 
     def on_mount(self) -> None:
         """Look often: the chat is what people wait for."""
+        if not self.is_headless:
+            ending.hear(self._end_by)
         self._paint()
         self.set_interval(LOOK_S, self._look)
         self.set_interval(1.0, self._paint)
+
+    def _end_by(self, number: Signals) -> None:
+        self.ended_by = number
+        self.insist()
+        self.exit()
 
     def _look(self) -> None:
         if self._opening.wait(0):
@@ -104,6 +115,12 @@ def open_patiently(opens: Callable[[], Chat], themes: Sequence[str | None]) -> C
     Raises what opening raises.
     """
     opening = Opening(opens)
-    if not opening.wait(UNSEEN_S) and not OpeningApp(opening, themes).run():
-        return None
+    if not opening.wait(UNSEEN_S):
+        app = OpeningApp(opening, themes)
+        with ending.insisting(lambda: None) as app.insist:
+            opened = app.run()
+        if app.ended_by is not None:
+            ending.die_of(app.ended_by)
+        if not opened:
+            return None
     return opening.chat()

@@ -28,14 +28,14 @@ ACTS = ("\x1b]0;", "pwned\x07", "\x1b[35mred", "\x1b[5n", "\x9b", "\u202e", "\x0
 
 
 class Terminal:
-    """`python -m app` on a pseudo-terminal of 120 × 40; `raw` is all that it wrote."""
+    """Python on a pseudo-terminal of 120 × 40; `raw` is all that it wrote."""
 
-    def __init__(self):
+    def __init__(self, command):
         self.raw = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm-256color"
-            os.execv(sys.executable, [sys.executable, "-m", "app"])
+            os.execv(sys.executable, [sys.executable, *command])
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
 
     def read(self, until, timeout_s=60.0):
@@ -77,8 +77,8 @@ class Terminal:
 def terminal():
     terminals = []
 
-    def start():
-        terminals.append(Terminal())
+    def start(*command):
+        terminals.append(Terminal(command or ("-m", "app")))
         return terminals[-1]
 
     yield start
@@ -136,20 +136,43 @@ def test_a_locked_library_delays_the_chat_but_not_the_first_paint(terminal):
     assert screen.end() == 0
 
 
+@contextlib.contextmanager
+def busy_library():
+    """Inside, another process holds the library."""
+    own_library().close()
+    with contextlib.closing(sqlite3.connect(directories().data / "tree.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("shown", "around"), [("message…".encode(), contextlib.nullcontext), (b"The library is busy", busy_library)]
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_end_leaves_the_terminal_as_it_was(terminal, number):
-    screen = terminal()
-    screen.read("message…".encode())
-    os.kill(screen.pid, number)
-    assert screen.end() == -number, "it ends by that signal, for all to see"
-    left = screen.raw.rpartition("message…".encode())[2]
+def test_a_signal_to_end_leaves_the_terminal_as_it_was(terminal, number, shown, around):
+    with around():
+        screen = terminal()
+        screen.read(shown, timeout_s=20)
+        os.kill(screen.pid, number)
+        assert screen.end() == -number, "it ends by that signal, for all to see"
+    left = screen.raw.rpartition(shown)[2]
     for mode in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h"):  # alternate screen, mouse, cursor
         assert mode in left, mode
     assert b"Traceback" not in screen.raw
 
 
-def test_a_terminal_that_goes_away_ends_the_program_and_what_was_said_is_kept(terminal):
-    screen = terminal()
+NO_QUEUE = """
+import sys
+from textual.drivers import _writer_thread
+from app.__main__ import main
+_writer_thread.MAX_QUEUED_WRITES = 1  # what is written to a terminal that is gone waits forever at once
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("command", [("-m", "app"), ("-c", NO_QUEUE)])
+def test_a_terminal_that_goes_away_ends_the_program_and_what_was_said_is_kept(terminal, command):
+    screen = terminal(*command)
     screen.read("message…".encode())
     screen.press(b"hello\r")
     screen.read(b"saved")
