@@ -172,6 +172,7 @@ def cli(
         raise click.UsageError("The screen needs a terminal; `forkpoint run PROMPT` works without one.")
     from app.config import TuiOptions, configured_model
     from app.tui.app import run_tui
+    from snapshots import StoreFull, StoreReadOnly
 
     if model is None:
         configured_model()  # a missing file is said before anything is painted
@@ -185,4 +186,8 @@ def cli(
         context=context,
         cache_type=cache_type,
     )
-    return int(run_tui(options) or 0)
+    try:
+        return int(run_tui(options) or 0)
+    except (StoreFull, StoreReadOnly) as error:
+        error.add_note("`forkpoint --no-save` chats without writing anything.")
+        raise

@@ -85,11 +85,13 @@ def exit_code(error: BaseException) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """Give the one sentence that a person reads about an error, fit for a terminal."""
+    """Give the one sentence that a person reads about an error, and its notes, fit for a terminal."""
     name = type(error).__name__
     e: dict[str, object] = dict(vars(error))
     text = _about_a_place(name, e) or _about_the_rest(error, name, e)
-    return one_line(text if isinstance(error, OSError) or name in _BEGIN_WITH_A_PATH else text[:1].upper() + text[1:])
+    if not (isinstance(error, OSError) or name in _BEGIN_WITH_A_PATH):
+        text = text[:1].upper() + text[1:]
+    return one_line(" ".join([text, *getattr(error, "__notes__", ())]))
 
 
 def _about_a_place(name: str, e: dict[str, object]) -> str:

@@ -161,6 +161,26 @@ def test_a_signal_to_end_leaves_the_terminal_as_it_was(terminal, number, shown, 
     assert b"Traceback" not in screen.raw
 
 
+NO_ROOM = """
+import sys
+from app.__main__ import main
+from snapshots import Library, StoreFull
+
+def full(*_, **__):
+    raise StoreFull("No space left on device")
+
+Library.open = full
+sys.exit(main())
+"""
+
+
+def test_where_there_is_no_room_for_a_library_one_is_told_how_to_chat_without(terminal):
+    screen = terminal("-c", NO_ROOM)
+    assert screen.end() == 9
+    assert "The disk is full: free some space and try again." in screen.raw.decode()
+    assert "`forkpoint --no-save` chats without writing anything." in screen.raw.decode()
+
+
 NO_QUEUE = """
 import sys
 from textual.drivers import _writer_thread
