@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import sys
+from typing import TextIO
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,20 +35,35 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as wanted:
         return wanted.exit_code
     except click.ClickException as error:
-        print(f"forkpoint: {one_line(error.format_message())}", file=sys.stderr)
+        _complain(one_line(error.format_message()))
         return error.exit_code
     except click.Abort:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # whoever read our output has enough
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FORKPOINT_DEBUG"):
             raise
-        print(f"forkpoint: {sentence(error)}", file=sys.stderr)
+        _complain(sentence(error))
         return exit_code(error)
+    finally:
+        _let_go_of_unwritten(sys.stdout)
+        _let_go_of_unwritten(sys.stderr)
     return result if isinstance(result, int) else 0
+
+
+def _complain(text: str) -> None:
+    """Say what went wrong, if anybody listens: the exit code says it, too."""
+    with contextlib.suppress(OSError):
+        print(f"forkpoint: {text}", file=sys.stderr, flush=True)
+
+
+def _let_go_of_unwritten(stream: TextIO) -> None:
+    """Drop what a full disk or a reader that left did not take: Python would complain of it at exit, with 120."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stand_in_for_closed_streams() -> None:

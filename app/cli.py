@@ -147,7 +147,7 @@ _EPILOG = (
 @model_options(OF_CHATS)
 @click.option("--at", metavar="REF", help="Open a savepoint.")
 @click.option("--resume", is_flag=True, help="Pick what to open from a list.")
-@click.option("--no-save", is_flag=True, help="Incognito: nothing is written.")
+@click.option("--no-save", is_flag=True, help="Incognito: nothing of the chat is written.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version")
 @click.pass_context
 def cli(

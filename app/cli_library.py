@@ -16,6 +16,7 @@ from app.terminal import ago, print_json, print_table, size, write_text
 from snapshots import Action, DamagedNode, Library, Twig, UnknownName, UnknownRef
 
 NO_LIBRARY = "There is no library yet."
+NOTHING_SAVED = "Nothing is saved yet."
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -59,7 +60,7 @@ def list_command(as_json: bool) -> None:
         print_json({"savepoints": savepoints, "conversations": conversations})
         return
     if not conversations:
-        print("Nothing is saved yet.")
+        print(NOTHING_SAVED)
         return
     if savepoints:
         rows = [(s["name"], s["id"][:8], s["turn"], s["tokens"], ago(s["moved"]), s["text"]) for s in savepoints]
@@ -99,7 +100,7 @@ def tree_command(ref: str | None, as_json: bool) -> None:
         if library is None or not library.conversations():
             if ref is not None:
                 raise UnknownRef(ref)
-            print_json([]) if as_json else print("Nothing is saved yet.")
+            print_json([]) if as_json else print(NOTHING_SAVED)
             return
         conversation_id = (
             library.glance(node_id_of(library, ref)).conversation_id
@@ -246,9 +247,11 @@ def undo_command(as_json: bool) -> None:
 def find_command(text: str, limit: int, as_json: bool) -> None:
     """Find messages that hold all words of TEXT, newest first; savepoints and conversations called so come before."""
     with _reading() as library:
-        hits = library.find(text, limit) if library is not None else []
+        hits = library.find(text, limit) if library is not None else None
     if as_json:
-        print_json([plain(hit) for hit in hits])
+        print_json([plain(hit) for hit in hits or ()])
+    elif hits is None:
+        print(NOTHING_SAVED)
     elif not hits:
         print_line(f"Nothing holds “{text}”.")
     else:
@@ -310,6 +313,8 @@ def stats_command(ref: str | None, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
+    if not counts:
+        print(NOTHING_SAVED)
     for name, value in facts.items():
         shown = size(value) if name.endswith("_bytes") else value
         print_line(f"{name.replace('_', ' '):<14} {shown}")

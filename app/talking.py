@@ -24,6 +24,7 @@ from app.events import (
 )
 from app.generation import Reply
 from app.replying import ReplyWriter, Voice
+from app.sentences import counted
 from snapshots import DeadReply, Journal, Message, Node, StoreError
 
 
@@ -47,9 +48,10 @@ class Talking:
                 core.emit(ContextFullOffer(plan.length + 1, model.context_length, drop, text))
                 return
             if plan.thinking:
-                core.notice(f"The template drops {plan.thinking} thinking tokens.")
+                core.notice(f"The template drops {counted(plan.thinking, 'thinking token')}.")
             elif plan.dropped:
-                core.notice(f"The template drops {plan.dropped} tokens of the history; they are read anew.")
+                lost = counted(plan.dropped, "token")
+                core.notice(f"The template drops {lost} of the history; what is behind is read anew.")
             message = Message(
                 role="raw" if raw else "user",
                 text=text,
@@ -247,7 +249,9 @@ class Talking:
                 core.moves += 1
                 core.emit(PositionChanged())
                 core.emit(TreeChanged())
-                core.notice(f"A new branch without the oldest {turns} turns; the original stays in the tree.")
+                core.notice(
+                    f"A new branch without the oldest {counted(turns, 'turn')}; the original stays in the tree."
+                )
                 if then_send is not None:
                     self.send(then_send)
 

@@ -88,7 +88,8 @@ async def next_sibling(screen: ChatScreen, _argument: str) -> None:
 def _sibling(screen: ChatScreen, by: int) -> None:
     target = screen.target() or _last_reply(screen)
     if target is None or len(target.sibling_ids) < 2:
-        screen.toast("There is only this one; r writes another.")
+        way = "r writes another" if target is None or target.role == "assistant" else "e asks otherwise"
+        screen.toast(f"There is only this one; {way}.")
         return
     place = (target.sibling_index + by) % len(target.sibling_ids)
     screen.focus_wanted = target.sibling_ids[place]

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from app import events
+from app.sentences import counted
 from app.tui.offer import Offer
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def for_pending(screen: ChatScreen, pending: events.PendingReply) -> Offer:
     """Give what to do about a cut-off reply, or a message that has no reply here."""
     go_on = partial(screen.run_deed, "continue")
     if pending.tokens:
-        words = f"This reply was cut off after {pending.tokens} tokens. "
+        words = f"This reply was cut off after {counted(pending.tokens, 'token')}. "
         words += "It can go on with exactly the tokens that would have come."
         return Offer(words, "go on", go_on, partial(screen.job, screen.chat.discard_pending), "leave it as it is")
     if pending.elsewhere:

@@ -157,7 +157,9 @@ async def test_r_on_a_reply_writes_another_and_brackets_walk_between_them(stages
         assert second != first
         assert len(stage.views) == 2, "the new reply stands in the place of the old one"
         assert stage.screen.focused is stage.views[-1], "the focus stays among the messages"
-        await stage.press("left_square_bracket")
+        await stage.press("up", "left_square_bracket")
+        await stage.toast("only this one; e asks otherwise")
+        await stage.press("down", "left_square_bracket")
         await stage.sees("‹ 1/2 ›")
         assert stage.texts()[-1] == first
         await stage.idle()

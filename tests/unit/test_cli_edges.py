@@ -92,6 +92,21 @@ def test_without_a_terminal_the_screen_says_so(call, data):
     assert not data.exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["list", "list --json", "show n0", "export n0 -o -", "tokenize roses"])
+def test_output_that_finds_no_room_is_one_sentence_and_its_exit_code(data, command):
+    keep(data, "roses")
+    done = shell(f"forkpoint {command} >/dev/full", PYTHONUNBUFFERED="")  # as people have it
+    assert (done.returncode, done.stderr.count(b"\n")) == (9, 1), done.stderr
+    assert b"disk is full" in done.stderr
+
+
+def test_a_complaint_that_nobody_hears_leaves_the_exit_code(data):
+    keep(data, "roses")
+    assert shell("forkpoint show nothing 2>/dev/full", PYTHONUNBUFFERED="").returncode == 6
+    assert shell("forkpoint show nothing 2>&1 | true; exit ${PIPESTATUS[0]}").returncode == 6
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- <&- 2>&-"])
 def test_a_closed_stream_is_no_error_and_no_file_of_ours(data, closed):
     keep(data, "tides")
@@ -333,6 +348,8 @@ def test_where_nothing_is_saved_the_commands_that_look_say_so_and_those_that_nee
         assert call(*command)[0] == 0
         assert call(*command, "--json")[0] == 0
     assert call("gc")[1] == call("fsck")[1] == "There is no library yet.\n"
+    for looking in (["list"], ["tree"], ["find", "x"], ["stats"]):
+        assert call(*looking)[1].startswith("Nothing is saved yet.\n")
     assert call("gc", "--json")[1] == '{"files": 0, "size_bytes": 0, "evicted": null}\n'
     assert call("undo") == (1, "", "forkpoint: There is nothing to undo.\n")
     assert [call(c, "x")[0] for c in ("show", "stats", "pin", "delete", "export", "verify")] == [6] * 6
