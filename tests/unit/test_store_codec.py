@@ -97,6 +97,14 @@ def test_what_is_nearly_empty_is_not_packed_like_a_bomb():
         assert (found.codec == codec.RAW) == (size > frames.SMALL)
 
 
+def test_references_that_would_open_like_a_bomb_are_not_written():
+    """Two million channels whose usual byte is the same, while the numbers themselves pack as any do."""
+    halves = np.random.default_rng(6).integers(0x3C00, 0x4000, (1 << 21, 8), "u2")
+    found, back = there_and_back({"k": halves}, tokens=8)
+    same({"k": halves}, back)
+    assert found.codec == codec.RAW
+
+
 _arrays = hnp.arrays(
     st.sampled_from(["u1", "i1", "u2", "<f2", ">f4", "i8", "f8"]), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)
 )
