@@ -6,7 +6,7 @@ could part in the same way, so they are compared as far as the tokenizer they we
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,9 @@ def _reply_agrees(engine: Engine, prompt: Any, library: Library, node: Node) -> 
         node.text, add_bos=False, continuation=True
     ):
         return True
-    path = library.path(node.id)[:-1]
-    before = said_before(path)
-    tokens = library.tokens(node.parent_id)[: node.keep]
-    in_front = len(tokens) - len(before) - 1
-    previous = tokens[in_front] if 0 <= in_front < len(tokens) else None
+    before = said_before(_upwards(library, node.parent_id))
+    in_front = node.keep - len(before) - 1
+    previous = _token_at(library, node.parent_id, in_front) if in_front >= 0 else None
     decoding = Decoding.begin(engine, prompt, (), before, previous)
     said = "".join(decoding.decoder.push(token) for token in node.tokens)
     if node.text in (said, said + decoding.decoder.flush()):
@@ -97,14 +95,31 @@ def _reply_agrees(engine: Engine, prompt: Any, library: Library, node: Node) -> 
     return len(rest) <= _LONGEST_TOKEN  # the token that completed it is not listed, but began with some of the text
 
 
-def said_before(path: Sequence[Node]) -> list[int]:
-    """Ids of the reply that goes on behind a path."""
-    ids: list[int] = []
-    for node in reversed(path):
+def said_before(upwards: Iterable[Node]) -> list[int]:
+    """Ids of the reply that goes on behind a message: of it and those above it, nearest first, up to a person's."""
+    parts: list[Sequence[int]] = []
+    for node in upwards:
         if node.role != "assistant":
             break
-        ids = [*node.tokens, *ids] if node.stop != SETTINGS else ids
-    return ids
+        if node.stop != SETTINGS:
+            parts.append(node.tokens)
+    return [token for part in reversed(parts) for token in part]
+
+
+def _upwards(library: Library, node_id: str | None) -> Iterator[Node]:
+    """A message and those above it, each read when it is asked for: all of a long path would be read for each reply."""
+    while node_id is not None:
+        node = library.node(node_id)
+        yield node
+        node_id = node.parent_id
+
+
+def _token_at(library: Library, node_id: str | None, place: int) -> int | None:
+    """The token at a place of the list that a message ends."""
+    for node in _upwards(library, node_id):
+        if place >= node.keep:
+            return node.tokens[place - node.keep] if place < node.n_tokens else None
+    return None
 
 
 def _frame(prompt: Any, node: Node) -> str:

@@ -4,7 +4,7 @@ the one that was exported, digest by digest. Nothing of it is put into the libra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,15 +80,14 @@ def replay(
     wanted = needed(parts)
     if wanted is not None and wanted.state_key != model.state_key:
         raise OtherModel(manifest.title, wanted.differing_fields(model_info(model)), wanted.name)
-    result, reached = Replay(), dict[str | None, _Reached]()
-    reached[None] = _Reached((), model.new_session())
-    total = sum(part.promised or 0 for part in parts if isinstance(part, Carried))
-    for part in parts:
-        if not isinstance(part, Carried):
-            result.parts.append(part._replace(what="savepoint") if isinstance(part, Manifest) else part)
-            continue
+    result, made = Replay(), dict[str, Carried]()
+    messages = [part for part in parts if isinstance(part, Carried)]
+    total = sum(part.promised or 0 for part in messages)
+    behind, begin = _behind(messages), _Reached((), model.new_session())
+    waiting = [(part, begin) for part in behind.get(None, ())]
+    while waiting:  # what nothing waits behind is let go of: a session takes a block of memory at least
+        part, before = waiting.pop()
         result.messages += 1
-        before = reached[part.node.parent_id]
         session = _standing(model, before.session, part.node.keep)
         node = part.node
         if part.promised is None:
@@ -112,10 +111,35 @@ def replay(
             if session.logits_digest() != claimed:
                 result.difference = f"the logits behind message {node.id[:12]} differ"
                 return result
-        reached[node.id] = _Reached((*before.path, node), session)
-        result.parts.append(part._replace(node=node, promised=None, first=None))
+        here = _Reached((*before.path, node), session)
+        waiting += [(part, here) for part in behind.get(node.id, ())]
+        made[node.id] = part._replace(node=node, promised=None, first=None)
         progress(result.tokens, total)
+    result.parts = [_in_library(part, made) for part in parts]
     return result
+
+
+def _behind(messages: Sequence[Carried]) -> dict[str | None, list[Carried]]:
+    """Messages by their parents, to be taken from the end: those with the least behind them first.
+
+    So a branch is over before the next one begins, and few sessions wait for their turn at any time.
+    """
+    sizes, behind = dict[str | None, int](), dict[str | None, list[Carried]]()
+    for part in reversed(messages):  # parents come first in a file
+        node = part.node
+        sizes[node.id] = size = sizes.get(node.id, 0) + 1
+        sizes[node.parent_id] = sizes.get(node.parent_id, 0) + size
+        behind.setdefault(node.parent_id, []).append(part)
+    for siblings in behind.values():
+        siblings.sort(key=lambda part: -sizes[part.node.id])
+    return behind
+
+
+def _in_library(part: Manifest | ModelInfo | Carried, made: Mapping[str, Carried]) -> Manifest | ModelInfo | Carried:
+    """What of a file goes into the library, in the file's order, which is that of siblings."""
+    if isinstance(part, Carried):
+        return made[part.node.id]
+    return part._replace(what="savepoint") if isinstance(part, Manifest) else part
 
 
 def _standing(model: Model, session: Session, keep: int) -> Session:
@@ -136,7 +160,7 @@ def _make(
         tokens = list(session.tokens)
         session.truncate(len(tokens) - 1)
         model.prefill(session, tokens[-1:])
-    before = said_before(path)
+    before = said_before(reversed(path))
     in_front = session.position - len(before) - 1
     previous = session.tokens[in_front] if in_front >= 0 else None
     voice = Voice(engine, model, settings, promised.dice_key, raw=any(node.role == "raw" for node in path))

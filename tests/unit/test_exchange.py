@@ -2,19 +2,21 @@
 
 import io
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 from faults.kit import open_library
 
+from app.chat import ChatOptions
 from app.errors import BadInput, NothingToDo, OtherModel
 from app.events import Notice
 from app.replaying import is_promised, replay
 from app.sentences import sentence
 from app.travelling import document, import_checked, write_file
-from snapshots import BadExport, Carried, Message, exchange
+from snapshots import BadExport, Carried, Message, exchange, tree
 from snapshots.ids import node_id, pack_tokens
-from tests.fake_engine import FakeEngine
+from tests.fake_engine import FakeEngine, FakeSession
 
 
 @pytest.fixture
@@ -130,6 +132,19 @@ def test_settings_that_no_sampler_takes_are_refused(chat, there):
         arrive(there, b"".join(exchange.write([head, records[first]._replace(values=values)])), engine=FakeEngine())
 
 
+def test_a_check_of_a_long_conversation_reads_each_message_a_few_times(chats, there, monkeypatch):
+    reads, real = [], tree.believe
+    monkeypatch.setattr(tree, "believe", lambda row: reads.append(row) or real(row))
+    chat = chats(ChatOptions(limit=4))
+    for _ in range(25):
+        chat.send("why?")
+    data = exported(chat)
+    reads.clear()
+    arrival, counts = arrive(there, data, engine=FakeEngine())
+    assert counts["agree"] == arrival.messages == 50
+    assert len(reads) < 12 * arrival.messages
+
+
 # -------------------------------------------------------------------------------------------------------------- replay
 
 
@@ -164,6 +179,32 @@ def test_a_reply_in_parts_and_one_that_somebody_began_are_made_again(chats, ther
     found = replay(FakeEngine(), fake(), parts_of(there, exported(chat, promised=is_promised)))
     assert found.difference == ""
     assert found.chosen >= 1
+
+
+def test_a_replay_of_many_branches_keeps_few_sessions_at_a_time(chats, there, monkeypatch):
+    chat = chats(ChatOptions(limit=4))
+    chat.send("why?")
+    ends = [chat.status().node_id]
+    for _ in range(12):
+        chat.regenerate()
+        ends.append(chat.status().node_id)
+    for end in ends:
+        chat.restore(end)
+        chat.send("sure?")
+    data = exported(chat, promised=is_promised)
+    forks, most, real = [], [0], FakeSession.fork
+
+    def fork(session):
+        forks.append(weakref.ref(made := real(session)))
+        most.append(sum(each() is not None for each in forks))
+        return made
+
+    monkeypatch.setattr(FakeSession, "fork", fork)
+    found = replay(FakeEngine(), fake(), parts_of(there, data))
+    assert (found.difference, found.replies) == ("", 26)
+    assert max(most) < 10
+    ids = [[p.node.id for p in parts if isinstance(p, Carried)] for parts in (found.parts, parts_of(there, data))]
+    assert ids[0] == ids[1]
 
 
 def test_another_outcome_is_a_difference_and_names_the_message(chat, there):
