@@ -90,11 +90,6 @@ class PrefillAhead:
         if self._thread is not None:
             self._thread.join()
 
-    def read_so_far(self) -> int:
-        """How many tokens the session that reads along holds; 0 where there is none."""
-        session = self._session
-        return session.position if session is not None else 0
-
     # ---- in the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -6,9 +6,9 @@ QUESTION = "a question of some length about harbours"
 async def test_a_message_that_rested_a_moment_is_read_before_it_is_sent(stages):
     async with stages(script={QUESTION: "Yes."}) as stage:
         await stage.sees("fake")
+        before = stage.chat.model.fed
         await stage.write(QUESTION)
-        ahead = stage.chat._core.ahead
-        await stage.until(lambda: ahead.read_so_far() > len(QUESTION) - 5, "the draft to be read")
+        await stage.until(lambda: stage.chat.model.fed - before > len(QUESTION) - 5, "the draft to be read")
         read = stage.chat.model.fed
         await stage.press("enter")
         await stage.sees(f"❯ {QUESTION}", "Yes.", "reused")

@@ -29,7 +29,8 @@ def wait_for(condition, timeout_s=5.0):
 
 
 def read(chat):
-    return chat._core.ahead.read_so_far()
+    session = chat._core.ahead._session
+    return session.position if session is not None else 0
 
 
 def plain_reply(chats, *messages, **options):
