@@ -13,7 +13,7 @@ from app.cli import json_option
 from app.errors import NothingToDo
 from app.sentences import counted
 from app.terminal import ago, print_json, print_table, size, write_text
-from snapshots import Action, DamagedNode, Library, Twig, UnknownName, UnknownRef
+from snapshots import Action, DamagedNode, Glance, Library, Twig, UnknownName, UnknownRef
 
 NO_LIBRARY = "There is no library yet."
 NOTHING_SAVED = "Nothing is saved yet."
@@ -52,9 +52,9 @@ def plain(record: Any) -> dict[str, Any]:
 def list_command(as_json: bool) -> None:
     """List conversations and savepoints, the last used first."""
     with _reading() as library:
-        savepoints = (
-            [_savepoint_row(library, s.node_id, s.name, s.moved) for s in library.savepoints()] if library else []
-        )
+        named = library.savepoints() if library else []
+        nodes = library.glances(s.node_id for s in named) if library else {}
+        savepoints = [_savepoint_row(nodes[s.node_id], s.name, s.moved) for s in named if s.node_id in nodes]
         conversations = [plain(c) for c in library.conversations()] if library else []
     if as_json:
         print_json({"savepoints": savepoints, "conversations": conversations})
@@ -70,8 +70,7 @@ def list_command(as_json: bool) -> None:
     print_table(("CONVERSATION", "USED", "TITLE"), shown)
 
 
-def _savepoint_row(library: Library, node_id: str, name: str, moved: float) -> dict[str, Any]:
-    node = library.glance(node_id)
+def _savepoint_row(node: Glance, name: str, moved: float) -> dict[str, Any]:
     return {
         "name": name,
         "id": node.id,

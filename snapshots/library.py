@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from snapshots import actions, backups, find, heads, history, names, purge, refs, tree
 from snapshots.database import Database
-from snapshots.errors import LibraryIsNewer, StoreError
+from snapshots.errors import LibraryIsNewer, StoreError, UnknownNode
 from snapshots.exports import Exports
 from snapshots.files import Files
 from snapshots.journal import Journal
@@ -173,6 +173,15 @@ class Library(KeptFiles, Exports, Space):
         """What a list shows of a node, hidden or not; unchecked, so damage does not hide it. Raises UnknownNode."""
         with self._db.read() as tx:
             return tree.glance(tx, node_id)
+
+    def glances(self, node_ids: Iterable[str]) -> dict[str, Glance]:
+        """As `glance`, of several nodes at one moment; those that are gone are left out."""
+        found: dict[str, Glance] = {}
+        with self._db.read() as tx:
+            for node_id in node_ids:
+                with contextlib.suppress(UnknownNode):
+                    found[node_id] = tree.glance(tx, node_id)
+        return found
 
     def path(self, node_id: str | None) -> list[Node]:
         """The nodes from the root to this one, each checked; [] for None. Raises UnknownNode, DamagedNode."""

@@ -1,5 +1,6 @@
 """The command line where something around it is not as usual: options, streams, terminals, the config file, places."""
 
+import json
 import os
 import signal
 import subprocess
@@ -353,6 +354,21 @@ def test_where_nothing_is_saved_the_commands_that_look_say_so_and_those_that_nee
     assert call("gc", "--json")[1] == '{"files": 0, "size_bytes": 0, "evicted": null}\n'
     assert call("undo") == (1, "", "forkpoint: There is nothing to undo.\n")
     assert [call(c, "x")[0] for c in ("show", "stats", "pin", "delete", "export", "verify")] == [6] * 6
+
+
+def test_a_savepoint_that_another_process_forgets_meanwhile_is_left_out_of_the_list(call, data, monkeypatch):
+    one, _ = keep(data, "one", "two")
+    real = Library.savepoints
+
+    def savepoints(self):
+        found = real(self)
+        with Library.open(data, data.parent / "cache") as other:
+            other.delete_forever(one)
+        return found
+
+    monkeypatch.setattr(Library, "savepoints", savepoints)
+    code, out, err = call("list", "--json")
+    assert (code, err, [s["name"] for s in json.loads(out)["savepoints"]]) == (0, "", ["n1"])
 
 
 def test_one_is_one_and_two_are_several(call, data):
