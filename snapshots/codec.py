@@ -88,24 +88,23 @@ def encode_alike(several: Sequence[Mapping[str, np.ndarray]], tokens: int = 0) -
     common: dict[tuple[bool, ...], _Common] = {}  # nearly always one: what packs well in one file does in the others
     found: list[Encoded] = []
     for number, arrays in enumerate(plain):
-        own = [each.frames[number] for each in made]
-        which = tuple(frame is not None for frame in own)
+        own = [each.parts[number] for each in made]
+        which = tuple(isinstance(part, bytes) for part in own)
         if which not in common:
             common[which] = _common(arrays, made, which)
-        found.append(_body(number, made, own, common[which], size) or _bare(arrays, size))
+        found.append(_body(number, own, common[which], size) or _bare(arrays, size))
     return found
 
 
 class _Plane(NamedTuple):
-    """Plane `at` of the array `name` in each of several files, and its frames, None where one is not worth it.
+    """Plane `at` of the array `name` in several files: of each its frame (bytes), or a view where that is not worth it.
 
-    `own` is (files, numbers), `references` (files, references), both uint8.
+    `references` is (files, references), uint8. A plane whose frames are taken is let go: the next one has its memory.
     """
 
     name: str
     at: int
-    own: np.ndarray
-    frames: list[bytes | None]
+    parts: list[bytes | memoryview]
     axis: int = 0
     references: np.ndarray | None = None
 
@@ -116,20 +115,22 @@ def _plane(name: str, stacked: np.ndarray, at: int, tokens: int) -> _Plane:
     files, upper = len(plane), at == stacked.itemsize - 1
     own = plane.reshape(files, -1)
     if not upper and planes.bits(plane) >= 8 * _WORTH:
-        return _Plane(name, at, own, [None] * files)
+        return _Plane(name, at, [row.data for row in own])
     axis = planes.best_axis(plane, tokens) if upper and at and stacked.ndim > 1 else 0
     if not axis:
-        return _Plane(name, at, own, _packed(own))
+        return _Plane(name, at, _packed(own, own))
     references = planes.references(plane, axis)
     steps = plane - planes.spread(references, axis, plane.shape[axis])
-    return _Plane(name, at, own, _packed(steps.reshape(files, -1)), axis, references.reshape(files, -1))
+    return _Plane(name, at, _packed(steps.reshape(files, -1), own), axis, references.reshape(files, -1))
 
 
-def _packed(rows: np.ndarray) -> list[bytes | None]:
-    """A frame of each row that is worth one."""
-    size = rows.shape[1]
-    frames = map(compress, rows)
-    return [frame if 0 < len(frame) < _WORTH * size and is_sound(len(frame), size) else None for frame in frames]
+def _packed(rows: np.ndarray, own: np.ndarray) -> list[bytes | memoryview]:
+    """A frame of each row, or the plane's own bytes where a frame is not worth it."""
+    size, found = rows.shape[1], list[bytes | memoryview]()
+    for row, plain in zip(rows, own, strict=True):
+        frame = compress(row)
+        found.append(frame if 0 < len(frame) < _WORTH * size and is_sound(len(frame), size) else plain.data)
+    return found
 
 
 class _Common(NamedTuple):
@@ -156,18 +157,17 @@ def _entry(name: str, array: np.ndarray) -> dict[str, Any]:
     return {"name": name, "dtype": array.dtype.str, "shape": list(array.shape)}
 
 
-def _body(
-    number: int, made: Sequence[_Plane], own: Sequence[bytes | None], common: _Common, size: int
-) -> Encoded | None:
-    """One file's body of its `own` frames; None where it would not be smaller than the arrays as they are."""
+def _body(number: int, own: Sequence[bytes | memoryview], common: _Common, size: int) -> Encoded | None:
+    """One file's body of its `own` frames and planes; None where it would not be smaller than the bare arrays."""
     frames: list[bytes] = []
     if common.references is not None:
         frames.append(compress(common.references[number]))
         if not is_sound(len(frames[0]), common.references.shape[1]):
             return None
-    frames += [frame for frame in own if frame is not None]
-    noise = [each.own[number].data for each, frame in zip(made, own, strict=True) if frame is None]
-    parts, sizes = [*frames, *noise], [len(frame) for frame in frames]
+    frames += [part for part in own if isinstance(part, bytes)]
+    noise = [part for part in own if isinstance(part, memoryview)]
+    parts: list[bytes | memoryview] = [*frames, *noise]
+    sizes = [len(frame) for frame in frames]
     if not frames or sum(map(len, parts)) >= size:
         return None
     return Encoded(PLANES_APART, {"arrays": common.listed, "frames": sizes}, parts, size)
