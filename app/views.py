@@ -94,16 +94,18 @@ def _preview(twig: Twig) -> str:
 
 def conversation_rows(library: Library, here: Conversation | None) -> list[ConversationRow]:
     """Give every conversation, the last used first."""
+    conversations = library.conversations()
+    heads = library.glances(c.head_id for c in conversations if c.head_id)
     return [
         ConversationRow(
             conversation_id=c.id,
             title=c.title or "empty",
             head_id=c.head_id,
-            turns=library.glance(c.head_id).turn if c.head_id else 0,
+            turns=heads[c.head_id].turn if c.head_id and c.head_id in heads else 0,
             used_at=c.last_used,
             is_here=here is not None and c.id == here.id,
         )
-        for c in library.conversations()
+        for c in conversations
     ]
 
 

@@ -7,7 +7,8 @@ import pytest
 from app.chat import ChatOptions
 from app.errors import NothingToDo
 from app.events import Delta, Restored
-from snapshots import BadName, NameTaken, NothingToUndo, UnknownRef
+from app.views import conversation_rows
+from snapshots import BadName, Library, NameTaken, NothingToUndo, UnknownRef
 
 
 def broken(*_, **__):
@@ -187,3 +188,19 @@ def test_back_steps_in_front_of_the_last_question(chats):
     chat.send("two")
     chat.back()
     assert len(chat.transcript()) == 2
+
+
+def test_a_conversation_that_another_process_forgets_meanwhile_does_not_spoil_the_list(chats, monkeypatch):
+    chat = chats()
+    chat.send("hello")
+    chat.flush()
+    gone = chat.transcript()[0].node_id
+    library, real = chat._core.library, Library.conversations
+
+    def conversations(self):
+        found = real(self)
+        self.delete_forever(gone)
+        return found
+
+    monkeypatch.setattr(Library, "conversations", conversations)
+    assert [row.turns for row in conversation_rows(library, None)] == [0]
