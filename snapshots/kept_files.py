@@ -56,19 +56,25 @@ class KeptFiles:
         it writes files. Raises BadNode for tokens that are not the node's; StoreFull or StoreError (the row is still
         written, without a bundle, if it can be).
         """
-        return states.save_state(
-            self._db,
-            self._files(),
-            self._paths,
-            node_id,
-            state_key,
-            tokens,
-            chunks,
-            logits,
-            hidden,
-            dice_key,
-            logits_digest,
-        )
+        try:
+            return states.save_state(
+                self._db,
+                self._files(),
+                self._paths,
+                node_id,
+                state_key,
+                tokens,
+                chunks,
+                logits,
+                hidden,
+                dice_key,
+                logits_digest,
+            )
+        except states.Forgotten:
+            from snapshots import purge
+
+            purge.forget_state(self._db, self._disk, self.cache_dir, state_key, tokens)
+            raise
 
     def save_from(self, state_key: str, tokens: Sequence[int]) -> int:
         """From which token `save_state` wants chunks; len(tokens) where every segment is there already.

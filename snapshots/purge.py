@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from snapshots import backups, copies, find, history, quota, tree
 from snapshots.database import Database
 from snapshots.errors import JournalGone, StoreError
 from snapshots.files import Files, typed
+from snapshots.ids import Packed
 from snapshots.journal import Journals
 from snapshots.places import LAYOUT, Chain, listed
 from snapshots.records import BLOCK, Purge
@@ -32,6 +34,14 @@ def purge(database: Database, journals: Journals, files: Files, data_dir: Path, 
         _forget_rows(tx, conversation_id, doomed)
         history.remember_setting(tx, _MARK, "yes")
     return Purge(len(doomed), _forget_files(database, journals, files, data_dir, cache_dir, states))
+
+
+def forget_state(
+    database: Database, files: Files, cache_dir: Path, state_key: str, tokens: Sequence[int] | Packed
+) -> None:
+    """Remove what a save wrote of a message that was forgotten meanwhile, but what others hold. Raises StoreError."""
+    chain = Chain(cache_dir, state_key, tokens)
+    _remove_states(database, files, cache_dir, {chain.at(stop) for stop in range(chain.n_tokens + 1)})
 
 
 _MARK = "forgetting"

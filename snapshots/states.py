@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from snapshots import ids, quota
-from snapshots.errors import BadNode, StoreError
+from snapshots.errors import BadNode, StoreError, UnknownNode
 from snapshots.records import Chunk, FileCheck, Node, NodeState, SaveReport, Stats
 from snapshots.tree import tokens_of, tokens_to
 
@@ -79,6 +79,10 @@ class PathTokens:
         return tokens
 
 
+class Forgotten(UnknownNode):
+    """The message was forgotten for good while its state was being written: files of it may be there."""
+
+
 def save_state(
     database: Database,
     bundles: Bundles,
@@ -116,11 +120,15 @@ def save_state(
         size = report.bytes_written if report is not None else 0
         try:
             with database.write() as tx:
+                if tx.execute("SELECT 1 FROM nodes WHERE id = ?", (node_id,)).fetchone() is None:
+                    raise Forgotten(node_id)
                 before = next((row for row in node_states(tx, node_id) if row.state_key == state_key), None)
                 digest = logits_digest or (before.logits_digest if before else "")
                 size = max(size, before.bytes_stored if before else 0)  # a save that found it all wrote nothing
                 quota.note_use(tx, node_id)
                 put_state(tx, NodeState(node_id, state_key, n_tokens, digest, whole, size, time.time()))
+        except Forgotten:
+            raise
         except StoreError as error:
             failure = failure or error
     if failure is not None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.kit import KEY, FailingFiles, open_library, save
+from faults.kit import KEY, FailingFiles, chunks, logits, open_library, save
 
 from app.chat import ChatOptions
 from snapshots import Message, ReplyStart, StoreError, UnknownNode
+from snapshots.bundles import Bundles
 from snapshots.files import Files
 from snapshots.fsck import fsck
 
@@ -90,6 +91,26 @@ def test_what_is_deleted_forever_is_in_no_file_any_more(told, tmp_path):
         library.delete_forever(secret)
     library.close()
     assert holds(tmp_path, *needles()) == set()
+
+
+def test_what_is_forgotten_while_its_state_is_being_written_leaves_nothing_either(told, tmp_path, monkeypatch):
+    library, root, secret, other = told
+    tokens, real = library.tokens(secret), Bundles.save
+    with open_library(tmp_path) as another:
+
+        def late(self, *args):
+            another.delete_forever(secret)
+            return real(self, *args)
+
+        monkeypatch.setattr(Bundles, "save", late)
+        with pytest.raises(UnknownNode):
+            library.save_state(secret, KEY, tokens, chunks(tokens), logits=logits(tokens))
+    monkeypatch.undo()
+    assert holds(tmp_path, *needles()) == set()
+    for each in (root, other):
+        assert library.load_state(KEY, library.tokens(each)).rung == "bundle"
+    library.close()
+    assert fsck(tmp_path / "data", tmp_path / "cache").problems == []
 
 
 def test_a_whole_conversation_can_be_forgotten_also_when_it_is_hidden(told, tmp_path):
