@@ -18,14 +18,16 @@ def own_library(*, must_exist: bool = False) -> Library | None:
 
 
 def _nothing_at(data_dir: Path) -> bool:
-    """Tell whether there is no library yet. What cannot be looked at, or is no directory, is for `open` to name."""
+    """Tell whether there is no library yet. What cannot be looked at, or is no directory, is for `open` to name.
+
+    An empty file is what a full disk leaves of the attempt to make one; beside backups it is a damaged library.
+    """
     try:
-        os.lstat(data_dir / "tree.db")
+        return os.lstat(data_dir / "tree.db").st_size == 0 and not (data_dir / "backups").exists()
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    return False
 
 
 def memory_library() -> Library:

@@ -197,11 +197,12 @@ def test_a_terminal_that_goes_away_ends_the_program_and_what_was_said_is_kept(te
     screen.press(b"hello\r")
     screen.read(b"saved")
     os.close(screen.fd)
-    pid, screen.pid, screen.fd = screen.pid, 0, os.open(os.devnull, os.O_RDONLY)
+    screen.fd = os.open(os.devnull, os.O_RDONLY)
     end = time.monotonic() + 20
-    while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end:
+    while not (ended := os.waitpid(screen.pid, os.WNOHANG))[0] and time.monotonic() < end:
         time.sleep(0.05)
-    assert ended[0] == pid, "it ends"
+    assert ended[0] == screen.pid, "it ends"
+    screen.pid = 0
     with own_library() as library:
         (talk,) = library.conversations()
         assert [node.role for node in library.tree(talk.id)] == ["user", "assistant"]

@@ -6,9 +6,11 @@ from threading import Thread
 import pytest
 
 from app.chat import ChatOptions
+from app.config import directories
 from app.errors import NothingToDo
 from app.events import Delta, Notice, PositionChanged, ReplyStarted, Saved
-from snapshots import StoreBusy, StoreError, StoreFull, StoreReadOnly
+from app.libraries import own_library
+from snapshots import LibraryDamaged, StoreBusy, StoreError, StoreFull, StoreReadOnly
 
 ERRORS = [StoreFull("no space"), StoreBusy(1.0), StoreReadOnly("a disk"), StoreError("disk I/O error")]
 
@@ -230,3 +232,14 @@ def test_a_save_in_mid_reply_that_the_library_cannot_take_says_why_and_the_reply
     over[0]()
     chat.catch_up()
     assert chat.unwritten == 0
+
+
+def test_an_empty_file_that_a_full_disk_left_is_no_library_and_beside_backups_a_damaged_one():
+    data = directories().data
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "tree.db").touch()
+    assert own_library(must_exist=True) is None
+    (data / "backups").mkdir()
+    (data / "backups" / "tree-000001.db").write_bytes(b"x")
+    with pytest.raises(LibraryDamaged):
+        own_library(must_exist=True)
