@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from app.config import directories
@@ -23,11 +24,12 @@ def _nothing_at(data_dir: Path) -> bool:
     An empty file is what a full disk leaves of the attempt to make one; beside backups it is a damaged library.
     """
     try:
-        return os.lstat(data_dir / "tree.db").st_size == 0 and not (data_dir / "backups").exists()
+        facts = os.lstat(data_dir / "tree.db")
     except FileNotFoundError:
         return True
     except OSError:
         return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_size == 0 and not (data_dir / "backups").exists()
 
 
 def memory_library() -> Library:
