@@ -18,7 +18,9 @@ from snapshots import segment
 from snapshots.errors import DamagedFile, StoreError
 from snapshots.files import Files, typed
 from snapshots.ids import Packed
-from snapshots.places import LAYOUT, Chain, Look, Piece, listed
+from snapshots.lasting import Lasting
+from snapshots.looks import Seen
+from snapshots.places import LAYOUT, Chain, Piece, listed
 from snapshots.records import BLOCK, Chunk, FileCheck, LoadedState, SaveReport
 from snapshots.trust import Trust
 from snapshots.writer import Writer
@@ -32,13 +34,17 @@ _ATTEMPTS = 3
 
 
 class _Written(NamedTuple):
-    """What a save did: segments written, reused and healed, bytes, and the directories behind it."""
+    """What a save did: segments written, reused and healed, bytes, and whether all was there that was thought to be.
+
+    `own` are the directories that it wrote to, as they looked behind it.
+    """
 
     segments: int
     reused: int
     healed: int
     size: int
-    look: Look
+    as_known: bool
+    own: Seen
 
 
 class Bundles:
@@ -49,9 +55,7 @@ class Bundles:
         self._files = files
         self._saving = threading.Lock()
         self._trust = Trust(files)
-        # Directories as they were when this process synced them. What others put there may have no lasting name: they
-        # may have been killed between a rename and a sync.
-        self._lasting: dict[str, dict[str, tuple[int, int]]] = {}
+        self._lasting = Lasting(files)
         self._writer = Writer(cache_dir / LAYOUT, data_dir / "locks", files)
         self._writer.clean()
 
@@ -68,15 +72,16 @@ class Bundles:
     def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
         """How many tokens have files, by their names."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        pieces = chain.plan(self._files.is_there, known=self._trust.blocks(chain, chain.look(self._files)))
+        pieces = chain.plan(self._files.is_there, known=self._trust.blocks(chain, self._trust.look(chain)))
         return pieces[-1].stop if pieces else 0
 
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
         """The longest whole prefix, decoded, with what belongs to its end."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        look = chain.look(self._files)
+        look = self._trust.look(chain)
         found, bad = self._walk(chain, self._decode)
         self._trust.keep(chain, (), (piece for piece, _ in found), look)
+        self._lasting.found(piece.path for piece, _ in found)
         chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
         valid = chunks[-1].stop if chunks else 0
         logits, hidden, dice_key = None, None, b""
@@ -189,10 +194,12 @@ class Bundles:
     def save_from(self, state_key: str, tokens: Sequence[int]) -> int:
         """The first token whose chunk `save` wants: what is before it is on disk and whole."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        look = chain.look(self._files)
+        look = self._trust.look(chain)
         known = self._trust.blocks(chain, look)
         found, _ = self._walk(chain, self._verify_all, known)
         self._trust.keep(chain, known, (piece for piece, _ in found), look)
+        self._lasting.found(piece.path for piece, _ in found)
+        self._trust.looked(chain, look)
         covered = found[-1][0].stop if found else BLOCK * len(known)
         block = covered - covered % BLOCK
         return block if covered < chain.n_tokens and block + BLOCK <= chain.n_tokens else covered
@@ -212,18 +219,25 @@ class Bundles:
         for chunk in chunks:
             _check_chunk(chunk, chain.n_tokens)
         with self._saving:
+            look = self._trust.recent_look(chain)
             for attempt in range(_ATTEMPTS):
                 try:
                     done = self._save_once(chain, chunks, logits, hidden, dice_key)
                     break
                 except FileNotFoundError as error:  # the cache was purged under the writer: begin again
+                    look = None
                     if attempt == _ATTEMPTS - 1:
                         raise typed(error, chain.directory) from error
                 except OSError as error:
                     raise typed(error, chain.directory) from error
-        known = self._trust.blocks(chain, done.look)
+        if look is None or not done.as_known or not look.is_at(chain.directory, self._files):
+            look = self._trust.look(chain)
+            known = self._trust.blocks(chain, look)
+        else:
+            known = self._trust.blocks(chain)
         plan = chain.plan(self._files.is_there, known=known)
-        self._trust.keep(chain, known, plan[len(known) :], done.look)
+        self._trust.keep(chain, known, plan[len(known) :], look, done.own)
+        self._lasting.found(piece.path for piece in plan[len(known) :])
         covered = plan[-1].stop if plan else 0
         complete = covered == chain.n_tokens and (logits is not None or not chain.n_tokens)
         took = 1e3 * (time.perf_counter() - begun)
@@ -240,34 +254,39 @@ class Bundles:
         """One try. Blocks that were verified before are looked at behind it, or where a chunk hangs on one."""
         known = self._trust.blocks(chain)
         found, bad = self._walk(chain, self._verify_all, known)
+        self._lasting.found(piece.path for piece, _ in found)
         covered = found[-1][0].stop if found else BLOCK * len(known)
         written = reused = healed = 0
+        as_known = True
         with self._writer.batch() as batch:
             todo: list[tuple[Piece, Chunk]] = []
             for chunk in chunks:
                 piece = Piece(chunk.start, chunk.stop, chain.segment(chunk.start, chunk.stop))
-                if self._is_whole(chain, piece, bad) or self._is_within(chain, chunk, covered, known, bad):
+                if self._is_whole(chain, piece, bad):
+                    self._lasting.found([piece.path])
+                    reused += 1
+                    continue
+                if self._is_within(chain, chunk, covered, known, bad):
                     reused += 1
                     continue
                 written += 1
+                as_known = as_known and chunk.stop > covered
                 healed += piece.path in bad
                 todo.append((piece, chunk))
             for piece, data in many.encoded(chain, todo):
                 batch.add(piece.path, data)
-            if logits is not None and not self._has_final(chain, logits, hidden):
+            if logits is not None and self._has_final(chain, logits, hidden):
+                self._lasting.found([chain.final()])
+            elif logits is not None:
                 arrays = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
                 header = {**many.final_header(chain), "dice_key": dice_key.hex()}
                 batch.add(chain.final(), segment.encode(header, arrays))
             batch.publish()
-            look = chain.look(self._files)
-            if chain.state_key not in self._lasting:
-                self._files.keep_name(chain.directory / "00")
-            lasting = self._lasting.get(chain.state_key, {}).items()
-            batch.cover(chain.directory / name for name, _ in look.directories.items() - lasting)
-        self._lasting[chain.state_key] = look.directories
+            lasting = self._lasting.cover(batch)
+        self._lasting.synced(lasting)
         for path in batch.paths:
             self._trust.verified(path, self._files.signature(path))
-        return _Written(written, reused, healed, batch.size, look)
+        return _Written(written, reused, healed, batch.size, as_known and not bad, lasting.own)
 
     def _is_within(self, chain: Chain, chunk: Chunk, covered: int, known: Sequence[Piece], bad: set[Path]) -> bool:
         """Whether a chunk that is no whole block is told by what covers the list's beginning."""

@@ -20,6 +20,7 @@ from snapshots.database import check_beside
 from snapshots.errors import DamagedFile, LibraryIsNewer, StoreBusy
 from snapshots.files import Files, typed
 from snapshots.journal_records import readable
+from snapshots.looks import note_removal
 from snapshots.places import LAYOUT
 from snapshots.records import BLOCK
 from snapshots.salvage import salvage
@@ -74,6 +75,7 @@ def fsck(data_dir: Path, cache_dir: Path, *, repair: bool = False, files: Files 
                 found.append(problem)
                 if repair:
                     files.unlink(path)
+                    note_removal(files, cache_dir / LAYOUT)
                     done.append(f"{path.name} is removed; what it held is computed again")
                 else:
                     left.append(problem)

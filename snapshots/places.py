@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
@@ -40,13 +39,6 @@ def listed(files: Files, cache_dir: Path) -> Listing:
                 if name.endswith((".seg", ".fin")):
                     found[base + name] = facts
     return found
-
-
-class Look(NamedTuple):
-    """What changes when a file of a state key comes or goes: its directories' inodes and times, as seen `at` (ns)."""
-
-    at: int
-    directories: dict[str, tuple[int, int]]
 
 
 class Piece(NamedTuple):
@@ -116,11 +108,6 @@ class Chain:
         block = max(stop - 1, 0) // BLOCK
         link = self._link(block)
         return blake2b(link + self._bytes[4 * BLOCK * block : 4 * stop], digest_size=32).hexdigest()
-
-    def look(self, files: Files) -> Look:
-        """The directories of the state key as they are now."""
-        at = time.time_ns()
-        return Look(at, {name: (facts.st_ino, facts.st_mtime_ns) for name, facts in files.scan(self.directory)})
 
     def segment(self, start: int, stop: int) -> Path:
         """The file for tokens [start, stop), which lie in one block."""

@@ -188,7 +188,7 @@ def _remove_states(database: Database, files: Files, cache_dir: Path, stems: set
     for state in quota.all_files(database, cache_dir, order, listing.__contains__):
         for piece in state.pieces:
             doomed.pop(str(piece.path), None)
-    removed = quota.remove(files, doomed).files
+    removed = quota.remove(files, cache_dir, doomed).files
     if removed < len(doomed):
         raise StoreError("some of its state files could not be removed", path=cache_dir)
     for directory in sorted(directories):

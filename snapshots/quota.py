@@ -19,7 +19,8 @@ from typing import NamedTuple
 from snapshots import ids
 from snapshots.database import Database
 from snapshots.files import Files
-from snapshots.places import Chain, Listing, Piece, listed
+from snapshots.looks import note_removal
+from snapshots.places import LAYOUT, Chain, Listing, Piece, listed
 from snapshots.records import BLOCK, Eviction
 
 MOST = 10 << 30
@@ -222,7 +223,7 @@ def reach(state: StateFiles, there: Collection[str]) -> int:
     return done
 
 
-def sweep(files: Files, listing: Listing, states: Iterable[StateFiles], budget: float) -> Eviction:
+def sweep(files: Files, cache_dir: Path, listing: Listing, states: Iterable[StateFiles], budget: float) -> Eviction:
     """Remove every listed file that no state within the budget needs; `states` come in the order of their worth.
 
     The first state that does not fit keeps its beginning as far as it does. Files that were written just now stay:
@@ -251,16 +252,18 @@ def sweep(files: Files, listing: Listing, states: Iterable[StateFiles], budget: 
         for path, facts in listing.items()
         if path not in kept and not (fresh and abs(now - facts.st_mtime) < fresh)
     }
-    return remove(files, doomed)._replace(demoted=demoted)
+    return remove(files, cache_dir, doomed)._replace(demoted=demoted)
 
 
-def remove(files: Files, doomed: Listing) -> Eviction:
-    """Remove files; what cannot be removed stays and is not counted."""
+def remove(files: Files, cache_dir: Path, doomed: Listing) -> Eviction:
+    """Remove files and say so to all processes; what cannot be removed stays and is not counted."""
     removed = freed = 0
     for path, facts in doomed.items():
         with contextlib.suppress(OSError):
             files.unlink(Path(path))
             removed, freed = removed + 1, freed + facts.st_size
+    if removed:
+        note_removal(files, cache_dir / LAYOUT)
     return Eviction(removed, freed, 0)
 
 

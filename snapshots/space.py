@@ -66,7 +66,7 @@ class Space:
             with self._db.read() as tx:
                 order = quota.in_order(tx)
             states = quota.all_files(self._db, self.cache_dir, order, listing.__contains__)
-            found = quota.sweep(self._disk, listing, states, budget)
+            found = quota.sweep(self._disk, self.cache_dir, listing, states, budget)
             self._room.recount(self._disk, self.cache_dir)
         return found
 

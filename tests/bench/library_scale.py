@@ -122,9 +122,10 @@ def long_conversation(folder, length):
             library.save_state(parent, KEY, tokens, state(tokens, library.save_from(KEY, tokens)), logits=logits)
             found = []
             for turn in range(12):
-                node = library.add_node(chat.id, parent, Message("raw", f"{size} {turn}", tuple(range(200 + turn))))
-                whole = [*tokens, *range(200 + turn)]
-                whole = TokenList(whole)  # as a session has them
+                more = tuple(dice.randrange(32000) for _ in range(200))
+                node = library.add_node(chat.id, parent, Message("raw", f"{size} {turn}", more))
+                parent, tokens = node.id, [*tokens, *more]
+                whole = TokenList(tokens)  # as a session has them
                 time.sleep(0.1)
                 begin, cpu = time.perf_counter(), time.process_time()
                 start = library.save_from(KEY, whole)

@@ -170,7 +170,7 @@ MUTANTS = {
         "database.Database._migrate 1", killed=behind("mkdir", "data")
     ),
     "directories of the cache that a killed process made, without fsync": Mutant(
-        "bundles.Bundles._save_once 1", killed=behind("mkdir", "states-1")
+        "lasting.Lasting.cover 1", killed=behind("mkdir", "states-1")
     ),
     "names that a killed process gave, without fsync": Mutant(
         "", "tell", behind("rename", "*.tmp"), patch=_without_covering

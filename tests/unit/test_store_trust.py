@@ -1,26 +1,28 @@
 """What a save need not look at again: of a long list it looks at directories, and misses nothing that is gone."""
 
+import os
 import time
 
 import numpy as np
 import pytest
 from faults.kit import KEY, assert_true, chunks, logits, open_library, state_files
 
-from snapshots import Chunk
+from snapshots import Chunk, Message
 from snapshots.files import Files
-from snapshots.places import Chain
+from snapshots.looks import MARK
+from snapshots.places import LAYOUT, Chain
 
 LONG = [(7 * i) % 300 for i in range(64 * 600 + 5)]
 
 
-def keep(library, tokens):
+def keep(library, tokens, node_id=None):
     """Save what the store asks for, made faster than `save` makes it."""
     found, start = [], library.save_from(KEY, tokens)
     while start < len(tokens):
         stop = min(len(tokens), start - start % 64 + 64)
         found.append(Chunk(start, stop, {"k": np.array(tokens[start:stop], "u2")}))
         start = stop
-    return library.save_state(None, KEY, tokens, found, logits=np.zeros(3, "f4"))
+    return library.save_state(node_id, KEY, tokens, found, logits=np.zeros(3, "f4"))
 
 
 def assert_kept(library, tokens):
@@ -47,17 +49,68 @@ def test_a_long_list_is_not_looked_at_file_by_file_and_another_process_is_notice
             assert keep(library, [*LONG, *range(500 * turn, 500 * turn + 70)]).complete
         assert files.looks < 3 * 2 * 150 < 3 * 600
         with open_library(tmp_path) as other:
-            whole = state_files(tmp_path)
             for at in (7, 150, 599):
-                path = Chain(tmp_path / "cache", KEY, LONG).segment(64 * at, 64 * at + 64)
-                assert path in whole
+                path = segment(tmp_path, at)
                 for harm in (path.unlink, lambda path=path: replace(path)):
                     harm()
-                    assert library.save_from(KEY, LONG) == 64 * at
+                    assert 64 * at in [library.save_from(KEY, LONG) for _ in range(8)], "one eighth of them a look"
                     assert keep(library, LONG).covered == len(LONG)
                     keep(other, [*LONG, at])
                     assert library.save_from(KEY, [*LONG, at, 1]) == len(LONG) + 1
             assert_kept(library, LONG)
+
+
+def test_what_an_eviction_removes_is_missed_by_the_next_save_also_in_another_process(tmp_path):
+    with open_library(tmp_path) as library, open_library(tmp_path) as other:
+        node = library.add_node(library.new_conversation().id, None, Message("raw", "long", tuple(LONG)))
+        keep(library, LONG, node.id)
+        for cap in (20_000, 150_000, 70_000):
+            other.set_cap(cap)
+            assert other.make_room(1 << 30).files
+            there = other.longest_prefix(KEY, LONG)
+            assert 0 < there < len(LONG)
+            assert library.save_from(KEY, LONG) == there
+            assert keep(library, LONG, node.id).complete
+        assert_kept(library, LONG)
+
+
+def test_a_purge_by_hand_that_leaves_the_directories_is_seen_by_the_next_save(tmp_path):
+    with open_library(tmp_path) as library:
+        keep(library, LONG)
+        for _ in range(5):  # whichever files a look takes
+            for path in state_files(tmp_path):
+                path.unlink()
+            assert library.save_from(KEY, LONG) == 0
+            assert keep(library, LONG).complete
+            keep(library, [*LONG, 1])
+        assert_kept(library, LONG)
+
+
+@pytest.mark.parametrize("strange", ["directory", "link", "pipe"])
+def test_something_strange_in_the_place_of_the_mark_is_left_alone_and_hinders_no_eviction(tmp_path, strange):
+    with open_library(tmp_path) as library, open_library(tmp_path) as other:
+        keep(library, LONG)
+        mark, victim = tmp_path / "cache" / LAYOUT / MARK, tmp_path / "victim"
+        victim.write_bytes(b"mine")
+        if strange == "directory":
+            mark.mkdir()
+        elif strange == "link":
+            mark.symlink_to(victim)
+        else:
+            os.mkfifo(mark)
+        assert other.collect_garbage().files == 0, "all is too new"
+        other.set_cap(10_000)
+        assert other.make_room(1 << 30).files
+        assert 0 in [library.save_from(KEY, LONG) for _ in range(8)]
+        assert keep(library, LONG).complete
+        assert victim.read_bytes() == b"mine"
+
+
+def segment(folder, at):
+    """The file of a whole block of LONG."""
+    path = Chain(folder / "cache", KEY, LONG).segment(64 * at, 64 * at + 64)
+    assert path in state_files(folder)
+    return path
 
 
 def replace(path):
@@ -69,9 +122,9 @@ def replace(path):
 def test_a_file_of_a_long_list_that_was_changed_in_its_place_is_found_by_one_of_the_next_saves(tmp_path):
     with open_library(tmp_path) as library:
         keep(library, LONG)
-        path = Chain(tmp_path / "cache", KEY, LONG).segment(64 * 200, 64 * 201)
+        path = segment(tmp_path, 200)
         path.write_bytes(b"x" * path.stat().st_size)
-        assert 64 * 200 in [library.save_from(KEY, LONG) for _ in range(11)]
+        assert 64 * 200 in [library.save_from(KEY, LONG) for _ in range(20)]
         report = keep(library, LONG)
         assert (report.segments_healed, report.complete) == (1, True)
         assert_kept(library, LONG)
