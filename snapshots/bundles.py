@@ -72,15 +72,16 @@ class Bundles:
     def longest_prefix(self, state_key: str, tokens: Sequence[int]) -> int:
         """How many tokens have files, by their names."""
         chain = Chain(self._cache_dir, state_key, tokens)
-        pieces = chain.plan(self._files.is_there, known=self._trust.blocks(chain, self._trust.look(chain)))
-        return pieces[-1].stop if pieces else 0
+        known = self._trust.blocks(chain, self._trust.look(chain))
+        pieces = chain.plan(self._files.is_there, known=known)
+        return pieces[-1].stop if pieces else BLOCK * known
 
     def load(self, state_key: str, tokens: Sequence[int]) -> LoadedState:
         """The longest whole prefix, decoded, with what belongs to its end."""
         chain = Chain(self._cache_dir, state_key, tokens)
         look = self._trust.look(chain)
         found, bad = self._walk(chain, self._decode)
-        self._trust.keep(chain, (), (piece for piece, _ in found), look)
+        self._trust.keep(chain, 0, (piece for piece, _ in found), look)
         self._lasting.found(piece.path for piece, _ in found)
         chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
         valid = chunks[-1].stop if chunks else 0
@@ -125,12 +126,10 @@ class Bundles:
         found = listed(self._files, self._cache_dir)
         return len(found), sum(facts.st_size for facts in found.values())
 
-    def _walk(
-        self, chain: Chain, use: _Use[_T], known: Sequence[Piece] = ()
-    ) -> tuple[list[tuple[Piece, _T]], set[Path]]:
+    def _walk(self, chain: Chain, use: _Use[_T], known: int = 0) -> tuple[list[tuple[Piece, _T]], set[Path]]:
         """`use` every piece of the longest prefix; a piece that it cannot use is gone round, where others can serve.
 
-        Those in `known`, whole blocks from the beginning on, are passed over.
+        So many whole blocks from the beginning on are `known` and passed over.
 
         Returns the pieces with what `use` made of them, and the paths that are damaged (not those that are missing).
         """
@@ -139,7 +138,7 @@ class Bundles:
         gone: set[Path] = set()
         while True:
             plan = chain.plan(self._files.is_there, bad | gone, known)
-            todo = [piece for piece in plan[len(known) :] if piece.path not in results]
+            todo = [piece for piece in plan if piece.path not in results]
             failed = False
             for piece, result in zip(todo, use(chain, todo), strict=True):
                 if isinstance(result, (DamagedFile, OSError)):
@@ -148,7 +147,7 @@ class Bundles:
                 else:
                     results[piece.path] = result
             if not failed:
-                return [(piece, results[piece.path]) for piece in plan[len(known) :]], bad
+                return [(piece, results[piece.path]) for piece in plan], bad
 
     def _decode(self, chain: Chain, pieces: Sequence[Piece]) -> list[many.Arrays | DamagedFile | OSError]:
         """The pieces' arrays, or what is wrong with each."""
@@ -173,7 +172,7 @@ class Bundles:
         before = self._files.signature(piece.path)
         if before is None:
             raise FileNotFoundError(errno.ENOENT, "gone", str(piece.path))
-        if not self._trust.is_as_verified(piece.path, before):
+        if not self._trust.is_as_verified(str(piece.path), before):
             header, *_ = segment.check(piece.path, self._files.read(piece.path, segment.FILE_LIMIT))
             many.compare(piece.path, header, many.segment_header(chain, piece))
             self._trust.verified(piece.path, before)
@@ -200,7 +199,7 @@ class Bundles:
         self._trust.keep(chain, known, (piece for piece, _ in found), look)
         self._lasting.found(piece.path for piece, _ in found)
         self._trust.looked(chain, look)
-        covered = found[-1][0].stop if found else BLOCK * len(known)
+        covered = found[-1][0].stop if found else BLOCK * known
         block = covered - covered % BLOCK
         return block if covered < chain.n_tokens and block + BLOCK <= chain.n_tokens else covered
 
@@ -236,9 +235,9 @@ class Bundles:
         else:
             known = self._trust.blocks(chain)
         plan = chain.plan(self._files.is_there, known=known)
-        self._trust.keep(chain, known, plan[len(known) :], look, done.own)
-        self._lasting.found(piece.path for piece in plan[len(known) :])
-        covered = plan[-1].stop if plan else 0
+        self._trust.keep(chain, known, plan, look, done.own)
+        self._lasting.found(piece.path for piece in plan)
+        covered = plan[-1].stop if plan else BLOCK * known
         complete = covered == chain.n_tokens and (logits is not None or not chain.n_tokens)
         took = 1e3 * (time.perf_counter() - begun)
         return SaveReport(chain.n_tokens, covered, complete, done.segments, done.reused, done.healed, done.size, took)
@@ -255,7 +254,7 @@ class Bundles:
         known = self._trust.blocks(chain)
         found, bad = self._walk(chain, self._verify_all, known)
         self._lasting.found(piece.path for piece, _ in found)
-        covered = found[-1][0].stop if found else BLOCK * len(known)
+        covered = found[-1][0].stop if found else BLOCK * known
         written = reused = healed = 0
         as_known = True
         with self._writer.batch() as batch:
@@ -288,12 +287,13 @@ class Bundles:
             self._trust.verified(path, self._files.signature(path))
         return _Written(written, reused, healed, batch.size, as_known and not bad, lasting.own)
 
-    def _is_within(self, chain: Chain, chunk: Chunk, covered: int, known: Sequence[Piece], bad: set[Path]) -> bool:
+    def _is_within(self, chain: Chain, chunk: Chunk, covered: int, known: int, bad: set[Path]) -> bool:
         """Whether a chunk that is no whole block is told by what covers the list's beginning."""
         if chunk.stop > covered or chunk.stop - chunk.start == BLOCK:
             return False
-        block = chunk.start // BLOCK
-        return block >= len(known) or self._is_whole(chain, known[block], bad)
+        start = chunk.start - chunk.start % BLOCK
+        whole = Piece(start, start + BLOCK, chain.segment(start, start + BLOCK))
+        return start >= BLOCK * known or self._is_whole(chain, whole, bad)
 
     def _is_whole(self, chain: Chain, piece: Piece, bad: set[Path]) -> bool:
         """Whether this very file is there and whole; a damaged one is noted in `bad`."""

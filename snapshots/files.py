@@ -260,7 +260,7 @@ class Files:
 
         return cast("IO[bytes]", tempfile.SpooledTemporaryFile(in_memory, dir=str(directory)))
 
-    def signature(self, path: Path) -> tuple[int, ...] | None:
+    def signature(self, path: Path | str) -> tuple[int, ...] | None:
         """What changes when a file is replaced or written to; None where there is none."""
         facts = self.facts(path)
         if facts is None:

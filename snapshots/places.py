@@ -20,6 +20,8 @@ from snapshots.records import BLOCK
 
 LAYOUT = "states-1"
 """Directory of this layout: a later one lies beside it, so that old and new programs share a cache dir."""
+LINK = 32
+"""Bytes of a link."""
 KEY_DIGITS = 32
 """Hex digits of the name of a state key's directory."""
 
@@ -57,7 +59,8 @@ class Chain:
         self.n_tokens = len(self._bytes) // 4
         self.state_key = state_key
         self.directory = cache_dir / LAYOUT / blake2b(state_key.encode(), digest_size=16).hexdigest()
-        self._links = [blake2b(b"forkpoint chain 1\0" + state_key.encode(), digest_size=32).digest()]
+        self._base = str(self.directory)
+        self._links = bytearray(blake2b(b"forkpoint chain 1\0" + state_key.encode(), digest_size=LINK).digest())
 
     def between(self, start: int, stop: int) -> list[int]:
         """Tokens [start, stop)."""
@@ -67,16 +70,16 @@ class Chain:
             values.byteswap()
         return values.tolist()
 
-    def head(self, blocks: int) -> tuple[memoryview, list[bytes]]:
+    def head(self, blocks: int) -> tuple[memoryview, bytes]:
         """The bytes of the first blocks' tokens and the links that follow from them, for `resume`."""
         self._link(blocks)
-        return memoryview(self._bytes)[: 4 * BLOCK * blocks], self._links[: blocks + 1]
+        return memoryview(self._bytes)[: 4 * BLOCK * blocks], bytes(self._links[: LINK * (blocks + 1)])
 
     def begins_with(self, head: memoryview) -> bool:
         """Whether these are the bytes of its first tokens."""
         return self._bytes.startswith(head)
 
-    def resume(self, head: memoryview, links: list[bytes]) -> int:
+    def resume(self, head: memoryview, links: bytes) -> int:
         """Take the links of the blocks that another list has in common with this one; gives how many those are."""
         blocks = len(head) // (4 * BLOCK)
         if not self.begins_with(head):
@@ -89,17 +92,18 @@ class Chain:
                 else:
                     blocks = middle - 1
             blocks = low
-        if blocks >= len(self._links):
-            self._links = links[: blocks + 1]
+        if LINK * (blocks + 1) > len(self._links):
+            self._links = bytearray(links[: LINK * (blocks + 1)])
         return blocks
 
     def _link(self, block: int) -> bytes:
         """The link at the start of a block, over all blocks before it."""
-        while len(self._links) <= block:
-            start = 4 * BLOCK * (len(self._links) - 1)
-            link = blake2b(self._links[-1] + self._bytes[start : start + 4 * BLOCK], digest_size=32).digest()
-            self._links.append(link)
-        return self._links[block]
+        done = len(self._links) // LINK - 1
+        link = bytes(self._links[-LINK:] if block >= done else self._links[LINK * block : LINK * (block + 1)])
+        for start in range(4 * BLOCK * done, 4 * BLOCK * block, 4 * BLOCK):
+            link = blake2b(link + self._bytes[start : start + 4 * BLOCK], digest_size=LINK).digest()
+            self._links += link
+        return link
 
     def at(self, stop: int) -> str:
         """The chain up to token `stop`, in hex; at the end of a block it is the next link."""
@@ -107,27 +111,29 @@ class Chain:
             return self._link(stop // BLOCK).hex()
         block = max(stop - 1, 0) // BLOCK
         link = self._link(block)
-        return blake2b(link + self._bytes[4 * BLOCK * block : 4 * stop], digest_size=32).hexdigest()
+        return blake2b(link + self._bytes[4 * BLOCK * block : 4 * stop], digest_size=LINK).hexdigest()
 
     def segment(self, start: int, stop: int) -> Path:
         """The file for tokens [start, stop), which lie in one block."""
+        return Path(self.segment_name(start, stop))
+
+    def segment_name(self, start: int, stop: int) -> str:
+        """The path of that file, for many looks at once: making paths of names takes longer than looking."""
         name = self.at(stop)
-        return self.directory / name[:2] / f"{name}-{start % BLOCK:02x}.seg"
+        return f"{self._base}/{name[:2]}/{name}-{start % BLOCK:02x}.seg"
 
     def final(self) -> Path:
         """The file for the logits behind all the tokens."""
         name = self.at(self.n_tokens)
         return self.directory / name[:2] / f"{name}.fin"
 
-    def plan(
-        self, exists: Callable[[str], bool], bad: Collection[Path] = (), known: Sequence[Piece] = ()
-    ) -> list[Piece]:
+    def plan(self, exists: Callable[[str], bool], bad: Collection[Path] = (), known: int = 0) -> list[Piece]:
         """Pieces that cover the longest prefix without a gap, as few as can be; `exists` says which files are there.
 
-        `known` are whole blocks from the beginning on that need not be looked for.
+        So many whole blocks from the beginning on are `known` and need not be looked for; they are left out.
         """
-        pieces = list(known)
-        for start in range(BLOCK * len(pieces), self.n_tokens, BLOCK):
+        pieces: list[Piece] = []
+        for start in range(BLOCK * known, self.n_tokens, BLOCK):
             stop = min(start + BLOCK, self.n_tokens)
             found = self._cover(start, stop, exists, bad)
             pieces += found
@@ -137,12 +143,12 @@ class Chain:
 
     def _cover(self, start: int, stop: int, exists: Callable[[str], bool], bad: Collection[Path]) -> list[Piece]:
         """Pieces from a block's start that reach furthest."""
-        whole = Piece(start, stop, self.segment(start, stop))
-        if exists(str(whole.path)) and whole.path not in bad:
-            return [whole]
+        name = self.segment_name(start, stop)
+        if exists(name) and Path(name) not in bad:
+            return [Piece(start, stop, Path(name))]
         names = [""] + [self.at(end) for end in range(start + 1, stop + 1)]
         reached: dict[int, Piece | None] = {start: None}
-        base = str(self.directory)
+        base = self._base
         for place in range(start, stop):
             if place not in reached:
                 continue

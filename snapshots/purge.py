@@ -151,7 +151,7 @@ def _stems(tx: sqlite3.Connection, cache_dir: Path, conversation_id: str, doomed
     """How the names of all files begin that may hold tokens of these messages: one for each token."""
     lineage = quota.Lineage(tx, conversation_id)
     stems: set[str] = set()
-    before: dict[str, tuple[memoryview, list[bytes]]] = {}  # of a list that may have the same beginning
+    before: dict[str, tuple[memoryview, bytes]] = {}  # of a list that may have the same beginning
     keys = {  # of all models: files may be there whose row a crash prevented
         row[0]
         for table in ("models", "node_states", "nodes")

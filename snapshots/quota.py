@@ -153,7 +153,7 @@ class _Finder:
     def __init__(self, cache_dir: Path, exists: Callable[[str], bool]) -> None:
         self._cache_dir = cache_dir
         self._exists = exists
-        self._found: dict[str, tuple[memoryview, list[bytes], list[Piece]]] = {}
+        self._found: dict[str, tuple[memoryview, bytes, list[Piece]]] = {}
 
     def chain(self, state_key: str, tokens: Sequence[int]) -> tuple[Chain, list[Piece]]:
         """The names of a token list, and whole blocks from its beginning on that are known to be there."""
@@ -166,7 +166,7 @@ class _Finder:
     def files(self, node_id: str, state_key: str, tokens: Sequence[int]) -> StateFiles:
         """Which files a state has on disk."""
         chain, known = self.chain(state_key, tokens)
-        pieces = chain.plan(self._exists, known=known)
+        pieces = known + chain.plan(self._exists, known=len(known))
         whole = len(known)
         while whole < len(pieces) and pieces[whole].stop == (whole + 1) * BLOCK and pieces[whole].start % BLOCK == 0:
             whole += 1

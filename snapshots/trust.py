@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from snapshots.files import Files
 from snapshots.looks import NAMES, Look, Seen, look, look_again
-from snapshots.places import Chain, Piece
+from snapshots.places import LINK, Chain, Piece
 from snapshots.records import BLOCK
 
 _LISTS = 4
@@ -25,30 +25,33 @@ _RECENT_S = 0.25  # a save begins with `save_from`, whose look is its own
 
 
 class _Kept(NamedTuple):
-    """Whole blocks from a list's beginning that were verified when its directories looked so.
-
-    `firsts` are the first bytes of the blocks' names, which say in which directories they are.
-    """
+    """Whole blocks from a list's beginning that were verified when its directories looked so: tokens and links."""
 
     state_key: str
     head: memoryview
-    links: list[bytes]
-    firsts: bytes
-    pieces: list[Piece]
+    links: bytes
     look: Look
 
-    def before(self, gone: dict[int, Path]) -> _Kept:
-        """Its blocks up to the first of those that are gone, by their numbers."""
-        held = [at for at, path in gone.items() if at < len(self.pieces) and self.pieces[at].path == path]
+    @property
+    def blocks(self) -> int:
+        """How many blocks."""
+        return len(self.links) // LINK - 1
+
+    @property
+    def firsts(self) -> bytes:
+        """The first byte of each block's name, which says in which directory it is."""
+        return self.links[LINK::LINK]
+
+    def before(self, gone: dict[int, bytes]) -> _Kept:
+        """Its blocks up to the first of those that are gone, by their numbers and links."""
+        held = [at for at, link in gone.items() if self.link(at) == link]
         if not held:
             return self
-        count = min(held)
-        return self._replace(
-            head=self.head[: 4 * BLOCK * count],
-            links=self.links[: count + 1],
-            firsts=self.firsts[:count],
-            pieces=self.pieces[:count],
-        )
+        return self._replace(head=self.head[: 4 * BLOCK * min(held)], links=self.links[: LINK * (min(held) + 1)])
+
+    def link(self, at: int) -> bytes:
+        """What names a block; nothing where there is none."""
+        return self.links[LINK * (at + 1) : LINK * (at + 2)]
 
 
 class Trust:
@@ -60,37 +63,36 @@ class Trust:
         self._looked: tuple[str, Look, float] | None = None
         self._match: tuple[Chain, tuple[_Kept, ...], _Kept | None, int] | None = None
         self._next = self._share = 0
-        self._signatures: dict[Path, tuple[int, ...]] = {}
+        self._signatures: dict[str, tuple[int, ...]] = {}
 
     def verified(self, path: Path, signature: tuple[int, ...] | None) -> None:
         """A file was found whole, or was written, and looked so."""
         if signature is not None:
-            self._signatures[path] = signature
+            self._signatures[str(path)] = signature
 
-    def is_as_verified(self, path: Path, signature: tuple[int, ...] | None) -> bool:
+    def is_as_verified(self, path: str, signature: tuple[int, ...] | None) -> bool:
         """Whether a file that looks so was verified."""
         return signature is not None and self._signatures.get(path) == signature
 
-    def blocks(self, chain: Chain, look: Look | None = None) -> list[Piece]:
-        """The blocks from a list's beginning on that were verified, up to the first that changed since.
+    def blocks(self, chain: Chain, look: Look | None = None) -> int:
+        """How many blocks from a list's beginning on were verified, up to the first that changed since.
 
         Without a look at the directories: what was verified, be it there or not.
         """
         best, count = self._best(chain)
-        if best is None:
-            return []
-        if look is not None:
-            signature, pieces = self._files.signature, best.pieces
-            suspects = self._suspects(best, count, look)
-            for some in (suspects, range(count)):  # where anything is gone or changed, much may be
-                changed = [at for at in some if not self.is_as_verified(pieces[at].path, signature(pieces[at].path))]
-                if not changed:
-                    break
-            if changed:
-                count = min(changed)
-                gone = {at: pieces[at].path for at in changed}
-                self._kept = tuple(kept.before(gone) for kept in self._kept)
-        return best.pieces[:count]
+        if best is None or look is None:
+            return count
+        for some in (self._suspects(best, count, look), range(count)):  # where anything is gone or changed, much may be
+            changed = [at for at in some if not self._is_as_kept(chain, at)]
+            if not changed:
+                return count
+        gone = {at: best.link(at) for at in changed}
+        self._kept = tuple(kept.before(gone) for kept in self._kept)
+        return min(changed)
+
+    def _is_as_kept(self, chain: Chain, at: int) -> bool:
+        path = chain.segment_name(BLOCK * at, BLOCK * (at + 1))
+        return self.is_as_verified(path, self._files.signature(path))
 
     def look(self, chain: Chain) -> Look:
         """Look at the directories where its blocks are: no more than is needed after the last look."""
@@ -131,30 +133,27 @@ class Trust:
             return set(range(count))
         found = {at % count for at in range(self._next, self._next + _LOOKED_AT)}
         self._next = (self._next + _LOOKED_AT) % count
+        firsts = kept.firsts
         for name in kept.look.changed(look):
-            at = kept.firsts.find(int(name, 16), 0, count)
+            at = firsts.find(int(name, 16), 0, count)
             while at >= 0:
                 found.add(at)
-                at = kept.firsts.find(int(name, 16), at + 1, count)
+                at = firsts.find(int(name, 16), at + 1, count)
         return found
 
-    def keep(
-        self, chain: Chain, known: Sequence[Piece], found: Iterable[Piece], look: Look, own: Seen | None = None
-    ) -> None:
-        """Pieces were found whole after this look at the directories: `known`, as `blocks` gave them, and those behind.
+    def keep(self, chain: Chain, known: int, found: Iterable[Piece], look: Look, own: Seen | None = None) -> None:
+        """Pieces were found whole after this look at the directories: those behind as many blocks as are `known`.
 
         Whole blocks are kept, in the place of lists that end within them. `own` are directories behind own changes.
         """
-        whole = [*known, *itertools.takewhile(self._is_whole_block, found)]
-        if not whole:
+        count = known + sum(1 for _ in itertools.takewhile(self._is_whole_block, found))
+        if not count:
             return
-        head, links = chain.head(len(whole))
-        best, count = self._best(chain)
-        begin = b"" if best is None else best.firsts[: min(count, len(whole))]
-        firsts = begin + bytes(link[0] for link in links[len(begin) + 1 :])
+        head, links = chain.head(count)
+        kept = _Kept(chain.state_key, head, links, look)
+        settled = look.settled({NAMES[first] for first in set(kept.firsts)}, own or {})
         others = [k for k in self._kept if k.state_key != chain.state_key or not chain.begins_with(k.head)]
-        settled = look.settled({NAMES[first] for first in set(firsts)}, own or {})
-        self._kept = (_Kept(chain.state_key, head, links, firsts, whole, settled), *others)[:_LISTS]
+        self._kept = (kept._replace(look=settled), *others)[:_LISTS]
 
     def _is_whole_block(self, piece: Piece) -> bool:
-        return piece.stop - piece.start == BLOCK and piece.path in self._signatures
+        return piece.stop - piece.start == BLOCK and str(piece.path) in self._signatures
