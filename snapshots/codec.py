@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snapshots import planes
 from snapshots.errors import StoreError
-from snapshots.frames import CannotDecode, compress, decompress, is_sound
+from snapshots.frames import CannotDecode, compress, compressor, decompress, is_sound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,9 +127,10 @@ def _plane(name: str, stacked: np.ndarray, at: int, tokens: int) -> _Plane:
 def _packed(rows: np.ndarray, own: np.ndarray) -> list[bytes | memoryview]:
     """A frame of each row, or the plane's own bytes where a frame is not worth it."""
     size, found = rows.shape[1], list[bytes | memoryview]()
-    for row, plain in zip(rows, own, strict=True):
-        frame = compress(row)
-        found.append(frame if 0 < len(frame) < _WORTH * size and is_sound(len(frame), size) else plain.data)
+    pack, worth, flat = compressor(), _WORTH * size, rows.reshape(-1).data
+    for number in range(len(rows)):
+        frame = pack(flat[number * size : (number + 1) * size])
+        found.append(frame if 0 < len(frame) < worth and is_sound(len(frame), size) else own[number].data)
     return found
 
 
@@ -220,7 +221,7 @@ def layout(header: Mapping[str, Any], raw_size: int, like: Body | None = None) -
     found: list[Layout] = []
     listed, frames = header.get("arrays"), header.get("frames", [])
     if like is not None and listed == like.listed and _are_sizes(frames):
-        return like._replace(frames=frames)
+        return Body(like.listed, like.arrays, frames, like.references, like.opened, like.noise)
     try:
         if not isinstance(listed, list) or len(listed) > ARRAYS_LIMIT:
             raise ValueError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,16 +27,20 @@ def is_sound(frame_size: int, size: int) -> bool:
 
 def compress(data: np.ndarray | bytes) -> bytes:
     """One frame that says how large its content is."""
+    return compressor()(data)
+
+
+def compressor() -> Callable[[Any], bytes]:
+    """`compress` for many calls of this thread."""
     try:
-        compressor = _local.compressor
+        made: Callable[[Any], bytes] = _local.compress
     except AttributeError:
         import zstandard
 
-        # Matches shorter than six bytes are chance in such data; looking for them takes a fourth more time.
-        how = zstandard.ZstdCompressionParameters.from_level(LEVEL, min_match=6, hash_log=12, write_content_size=1)
-        compressor = _local.compressor = zstandard.ZstdCompressor(compression_params=how)
-    packed: bytes = compressor.compress(data)
-    return packed
+        # Shorter matches are chance in such data; looking for those of five bytes takes a third more time.
+        how = zstandard.ZstdCompressionParameters.from_level(LEVEL, min_match=7, hash_log=12, write_content_size=1)
+        made = _local.compress = zstandard.ZstdCompressor(compression_params=how).compress
+    return made
 
 
 def decompress(frame: memoryview, size: int) -> bytes:
@@ -43,20 +48,22 @@ def decompress(frame: memoryview, size: int) -> bytes:
 
     Raises CannotDecode.
     """
-    import zstandard
-
     if not is_sound(len(frame), size):
         raise CannotDecode("opens to far more than it is")
     try:
-        decompressor = _local.decompressor
+        opened, claims_of, error_type = _local.decoder
     except AttributeError:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+        import zstandard
+
+        opened, claims_of, error_type = _local.decoder = (
+            zstandard.ZstdDecompressor().decompress, zstandard.get_frame_parameters, zstandard.ZstdError
+        )  # fmt: skip
     try:
-        claims = zstandard.get_frame_parameters(frame)
+        claims = claims_of(frame)
         if claims.content_size != size or claims.window_size > max(size, 1 << 20) or claims.dict_id:
             raise CannotDecode("has a frame of another size")
-        plain: bytes = decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as error:
+        plain: bytes = opened(frame, max_output_size=size, allow_extra_data=False)
+    except error_type as error:
         raise CannotDecode("cannot be decompressed") from error
     if len(plain) != size:
         raise CannotDecode("has a frame of another size")
