@@ -1,6 +1,6 @@
 """Many pieces of a state at once: what their files' headers must say, and their arrays as files and back.
 
-Small segments are coded together, half a megabyte of them, so that the interpreter's part of the work is done once;
+Small segments are coded together, a megabyte of them, so that the interpreter's part of the work is done once;
 large ones in two threads, for most of their work needs no interpreter.
 """
 
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _THREADS = 2
 LARGE = 1 << 18
 """Bytes of a segment from which on two threads are faster: below, handing the interpreter over costs more."""
-GROUP = 1 << 19
+GROUP = 1 << 20
 """Bytes of segments that are coded at once: with more of them, memory is not at hand again and all becomes slower."""
 
 

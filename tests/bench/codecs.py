@@ -3,7 +3,7 @@
     python tests/bench/codecs.py [MODEL.gguf ...] [--seconds S]
 
 Every way gets the same segments of 64 tokens, small ones in one thread and large ones in two, as the store does it;
-MB/s are of raw bytes. `codec 2` is what is written, half a megabyte of segments in a call as a save makes and a load
+MB/s are of raw bytes. `codec 2` is what is written, a megabyte of segments in a call as a save makes and a load
 reads them, `+ digest` the whole of the files' bytes with headers and digests.
 """
 
