@@ -31,12 +31,14 @@ class Look(NamedTuple):
     """The directories of a state key as far as they are known, and those that may have changed unseen since.
 
     Those had changed just before: within a tick of the clock more can change and leave no other time.
-    `place` is the inode of the directory that they are in (0: there is none) and the signature of the mark.
+    `place` is the inode of the directory that they are in (0: there is none) and the signature of the mark. `turn` is
+    how many looks there were before it for the same list.
     """
 
     place: tuple[int, ...]
     seen: Seen
     in_doubt: frozenset[str]
+    turn: int = 0
 
     def is_at(self, directory: Path, files: Files) -> bool:
         """Whether neither a purge took that directory nor anybody said that states were removed."""
@@ -64,13 +66,14 @@ def look(files: Files, directory: Path) -> Look:
     return Look(place, seen, frozenset(name for name, (_, changed) in seen.items() if changed > recent))
 
 
-def look_again(files: Files, directory: Path, before: Look, share: int) -> Look:
+def look_again(files: Files, directory: Path, before: Look) -> Look:
     """At those that were in doubt and a share of the others, where nobody removed anything since; else at all."""
     recent, place = time.time_ns() - _TICK, _place(files, directory)
     if place != before.place or not place[0]:
         return look(files, directory)
     base, seen, in_doubt = str(directory), dict(before.seen), set[str]()
-    for name in {*before.in_doubt, *seen.keys() & NAMES[share % _SHARES :: _SHARES]}:
+    turn = before.turn + 1
+    for name in {*before.in_doubt, *seen.keys() & NAMES[turn % _SHARES :: _SHARES]}:
         facts = files.facts(f"{base}/{name}")
         if facts is None:
             seen.pop(name, None)
@@ -78,7 +81,7 @@ def look_again(files: Files, directory: Path, before: Look, share: int) -> Look:
             seen[name] = (facts.st_ino, facts.st_mtime_ns)
             if facts.st_mtime_ns > recent:
                 in_doubt.add(name)
-    return Look(place, seen, frozenset(in_doubt))
+    return Look(place, seen, frozenset(in_doubt), turn)
 
 
 def note_removal(files: Files, layout: Path) -> None:

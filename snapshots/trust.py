@@ -62,7 +62,6 @@ class Trust:
         self._kept: tuple[_Kept, ...] = ()
         self._looked: tuple[str, Look, float] | None = None
         self._match: tuple[Chain, tuple[_Kept, ...], _Kept | None, int] | None = None
-        self._next = self._share = 0
         self._signatures: dict[str, tuple[int, ...]] = {}
 
     def verified(self, path: Path, signature: tuple[int, ...] | None) -> None:
@@ -99,8 +98,7 @@ class Trust:
         best, _ = self._best(chain)
         if best is None:
             return look(self._files, chain.directory)
-        self._share += 1
-        return look_again(self._files, chain.directory, best.look, self._share)
+        return look_again(self._files, chain.directory, best.look)
 
     def _best(self, chain: Chain) -> tuple[_Kept | None, int]:
         """The list that has most blocks in common with this one from the beginning on, and how many."""
@@ -131,8 +129,8 @@ class Trust:
         """Numbers of the blocks to look at: those in directories that may have changed, and some of the others."""
         if count <= _LOOKED_AT:
             return set(range(count))
-        found = {at % count for at in range(self._next, self._next + _LOOKED_AT)}
-        self._next = (self._next + _LOOKED_AT) % count
+        begin = _LOOKED_AT * look.turn
+        found = {at % count for at in range(begin, begin + _LOOKED_AT)}
         firsts = kept.firsts
         for name in kept.look.changed(look):
             at = firsts.find(int(name, 16), 0, count)

@@ -60,6 +60,23 @@ def test_a_long_list_is_not_looked_at_file_by_file_and_another_process_is_notice
             assert_kept(library, LONG)
 
 
+@pytest.mark.parametrize("lists", [2, 3])
+def test_lists_that_are_saved_in_turn_are_each_looked_at_whole(tmp_path, lists):
+    """Whichever lists there are and however they take turns: no directory of one is left to the others' looks."""
+    forks = [[fork, *LONG] for fork in range(lists)]
+    with open_library(tmp_path) as library:
+        for fork in forks:
+            keep(library, fork)
+        for at in range(40, 48):
+            path = Chain(tmp_path / "cache", KEY, forks[0]).segment(64 * at, 64 * at + 64)
+            for harm in (path.unlink, lambda path=path: path.write_bytes(b"x" * path.stat().st_size)):
+                harm()
+                looks = [library.save_from(KEY, fork) for _ in range(20) for fork in forks]
+                assert 64 * at in looks[::lists]
+                assert set(looks[1::lists]) == {len(LONG) + 1}
+                assert keep(library, forks[0]).complete
+
+
 def test_what_an_eviction_removes_is_missed_by_the_next_save_also_in_another_process(tmp_path):
     with open_library(tmp_path) as library, open_library(tmp_path) as other:
         node = library.add_node(library.new_conversation().id, None, Message("raw", "long", tuple(LONG)))
