@@ -7,12 +7,13 @@ until this process has synced their directory itself.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from snapshots.files import Files
-from snapshots.looks import Seen
+from snapshots.looks import TICK, Seen
 from snapshots.writer import Batch
 
 
@@ -23,6 +24,7 @@ class Covered(NamedTuple):
     """
 
     directories: dict[Path, tuple[int, int]]
+    at: int
     finds: int
     own: Seen
 
@@ -34,7 +36,7 @@ class Lasting:
         self._files = files
         self._lock = threading.Lock()
         self._synced: dict[Path, tuple[int, int]] = {}
-        self._named: set[Path] = set()  # those above them, whose own names were made to last
+        self._named: set[Path] = set()  # directories whose own names were made to last
         self._in_doubt: dict[Path, int] = {}  # which find it was that put a name in doubt
         self._finds = 0
 
@@ -49,6 +51,7 @@ class Lasting:
         """Have a batch that is published sync what is in doubt, too. A directory that is not there holds no name."""
         with self._lock:
             in_doubt, finds = set(self._in_doubt), self._finds
+        at = time.time_ns()
         now: dict[Path, tuple[int, int]] = {}
         for directory in in_doubt | {path.parent for path in batch.paths}:
             facts = self._files.facts(directory)
@@ -59,12 +62,14 @@ class Lasting:
             self._named.add(above)
         changed = {directory for directory, seen in now.items() if self._synced.get(directory) != seen}
         batch.cover(changed)
-        batch.cover({directory.parent for directory in changed & in_doubt - self._synced.keys()})
+        batch.cover({directory.parent for directory in changed & in_doubt - self._named})
         own = {path.name: now[path] for path in {path.parent for path in batch.paths} & now.keys()}
-        return Covered(now, finds, own)
+        return Covered(now, at, finds, own)
 
     def synced(self, covered: Covered) -> None:
-        """A batch that covered this was finished."""
+        """A batch that covered this was finished. What had changed just before may change once more at the same time."""
+        before = covered.at - TICK
         with self._lock:
-            self._synced.update(covered.directories)
+            self._synced.update((path, seen) for path, seen in covered.directories.items() if seen[1] <= before)
+            self._named |= covered.directories.keys()
             self._in_doubt = {path: find for path, find in self._in_doubt.items() if find > covered.finds}

@@ -21,7 +21,8 @@ NAMES = tuple(f"{number:02x}" for number in range(256))
 """The names that a key's directories can have: the first byte of what lies in them."""
 _ALL = frozenset(NAMES)
 _SHARES = 8
-_TICK = 50_000_000  # ns: names that come and go within one tick of the file system's clock leave one time behind
+TICK = 50_000_000
+"""Nanoseconds: names that come and go within one tick of the file system's clock leave one time behind."""
 
 Seen = dict[str, tuple[int, int]]
 """Inode and time (ns) of directories, by name."""
@@ -61,14 +62,14 @@ class Look(NamedTuple):
 
 def look(files: Files, directory: Path) -> Look:
     """At all directories of a state key."""
-    recent, place = time.time_ns() - _TICK, _place(files, directory)
+    recent, place = time.time_ns() - TICK, _place(files, directory)
     seen = {name: (facts.st_ino, facts.st_mtime_ns) for name, facts in files.scan(directory) if name in _ALL}
     return Look(place, seen, frozenset(name for name, (_, changed) in seen.items() if changed > recent))
 
 
 def look_again(files: Files, directory: Path, before: Look) -> Look:
     """At those that were in doubt and a share of the others, where nobody removed anything since; else at all."""
-    recent, place = time.time_ns() - _TICK, _place(files, directory)
+    recent, place = time.time_ns() - TICK, _place(files, directory)
     if place != before.place or not place[0]:
         return look(files, directory)
     base, seen, in_doubt = str(directory), dict(before.seen), set[str]()
