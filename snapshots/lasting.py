@@ -67,7 +67,7 @@ class Lasting:
         return Covered(now, at, finds, own)
 
     def synced(self, covered: Covered) -> None:
-        """A batch that covered this was finished. What had changed just before may change once more at the same time."""
+        """A batch that covered this was finished. What had changed just before may change again and look the same."""
         before = covered.at - TICK
         with self._lock:
             self._synced.update((path, seen) for path, seen in covered.directories.items() if seen[1] <= before)
