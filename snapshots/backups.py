@@ -54,6 +54,8 @@ def check_copy(path: Path, files: Files) -> list[str]:
         return [f"{path.name} cannot be read: {error}"]
     try:
         return [problem.what for problem in problems(copy)]
+    except sqlite3.Error as error:
+        return [str(error)]
     finally:
         copy.close()
 

@@ -68,7 +68,7 @@ class Database:
 
     @classmethod
     def _connect(cls, path: Path, uri: str, blocked: StoreReadOnly | None, files: Files) -> Database:
-        with _typed_errors(path):
+        with typed_errors(path):
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.1)
             # A damaged text is found by the node's digest and stays one node's trouble; decoding must not raise first.
             connection.text_factory = _decoded
@@ -160,12 +160,12 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One consistent look at the tree: the lock is taken before the body runs, so the body never meets a writer."""
-        with self._guard, _typed_errors(self.path):
+        with self._guard, typed_errors(self.path):
             if self._connection.in_transaction:  # a look inside this thread's own change
                 yield self._connection
                 return
-            self._patiently(self._begin_reading)
             try:
+                self._patiently(self._begin_reading)
                 yield self._connection
             finally:
                 if self._connection.in_transaction:
@@ -176,9 +176,9 @@ class Database:
         """One change: on disk when the body has ended, undone whole if it raises."""
         if self.read_only is not None:
             raise self.read_only.with_traceback(None)
-        with self._guard, _typed_errors(self.path):
-            self._patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
+        with self._guard, typed_errors(self.path):
             try:
+                self._patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
                 yield self._connection
                 self._patiently(lambda: self._connection.execute("COMMIT"))
                 self._commits += 1
@@ -188,11 +188,12 @@ class Database:
                     self._connection.execute("ROLLBACK")
 
     def _begin_reading(self) -> None:
-        self._connection.execute("BEGIN")
         try:
+            self._connection.execute("BEGIN")
             self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-        except sqlite3.Error:
-            self._connection.execute("ROLLBACK")
+        except BaseException:
+            if self._connection.in_transaction:  # some errors end it
+                self._connection.execute("ROLLBACK")
             raise
 
     def _patiently(self, call: Callable[[], object]) -> None:
@@ -211,7 +212,7 @@ class Database:
 
     def changes(self) -> int:
         """Differs after any commit to the file, of this process or another one."""
-        with self._guard, _typed_errors(self.path):
+        with self._guard, typed_errors(self.path):
             return (self._pragma("data_version") << 32) + self._commits
 
     def outside_changes(self) -> int:
@@ -220,7 +221,7 @@ class Database:
             return self._seen
         try:
             if not self._connection.in_transaction:
-                with _typed_errors(self.path):
+                with typed_errors(self.path):
                     self._seen = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
         except StoreBusy:
             pass
@@ -235,7 +236,7 @@ class Database:
         """
         if self.read_only is not None:
             raise self.read_only.with_traceback(None)
-        with self._guard, _typed_errors(self.path):
+        with self._guard, typed_errors(self.path):
             self._patiently(lambda: self._connection.execute("VACUUM"))
             self.files.committed(self.path)
             self._patiently(lambda: self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
@@ -300,21 +301,49 @@ def _must_be_plain(path: Path, facts: os.stat_result) -> None:
         raise StoreError("has a second name (a hard link), under which it would be changed too", path=path)
 
 
+def is_obstacle(error: sqlite3.Error) -> bool:
+    """Whether SQLite was kept from the file (no access, lock or memory), which tells nothing about what is in it."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _OBSTACLES and code not in _DAMAGE
+
+
+_OBSTACLES = {
+    getattr(sqlite3, f"SQLITE_{name}")
+    for name in (
+        *("PERM", "BUSY", "LOCKED", "NOMEM", "READONLY", "INTERRUPT", "IOERR", "FULL", "CANTOPEN", "PROTOCOL"),
+        *("NOLFS", "AUTH"),
+    )
+}
+_DAMAGE = {sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+
+
 @contextlib.contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
+def typed_errors(path: Path) -> Iterator[None]:
     """Make the store's own errors of SQLite's."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or seals.BROKEN in str(error):
+        code = getattr(error, "sqlite_errorcode", 0)
+        kind = code & 0xFF
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or seals.BROKEN in str(error):
             raise LibraryDamaged(str(error), path=path) from error
-        if code == sqlite3.SQLITE_FULL:
+        if kind == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and Files().is_full(path)):
             raise StoreFull("no space left", path=path) from error
-        if code == sqlite3.SQLITE_READONLY:
+        if kind in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_cut_off(path):
+            words = "a crash cut off a change (tree.db-journal), and undoing it needs leave to write here once"
+            raise StoreReadOnly(words, path=path) from error
+        if kind == sqlite3.SQLITE_READONLY:
             raise StoreReadOnly(str(error), path=path) from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreBusy(PATIENCE_S, path=path) from error
         raise StoreError(str(error), path=path) from error
+    except MemoryError as error:
+        raise StoreError("there is not enough memory", path=path) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:  # only a damaged row or page holds such text
         raise LibraryDamaged("a row holds unreadable text", path=path) from error
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a journal lies beside that SQLite would have to play back, and cannot."""
+    journal, files = path.with_name(path.name + "-journal"), Files()
+    return files.facts(journal) is not None and not (files.is_writable(journal) and files.is_writable(path.parent))

@@ -125,6 +125,16 @@ class Files:
         except FileNotFoundError:
             return
 
+    def remove_all(self, path: Path) -> None:
+        """Remove a file, or a directory and what is in it; no link is followed. What is gone already is no error."""
+        import shutil
+
+        facts = self.facts(path)
+        if facts is not None and stat.S_ISDIR(facts.st_mode):
+            shutil.rmtree(path)
+        else:
+            self.unlink(path)
+
     def read(self, path: Path, limit: int) -> bytes:
         """A regular file's bytes, at most `limit` of them. Raises OSError (EFBIG) for a larger one."""
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -229,8 +239,21 @@ class Files:
         """Whether there is something of this name; no more is looked at."""
         return os.access(path, os.F_OK)
 
+    def is_full(self, path: Path) -> bool:
+        """Whether no file beside this one may grow beyond its size: no room, no quota, or a limit of file sizes."""
+        import tempfile
+
+        facts = self.facts(path)
+        try:
+            with tempfile.TemporaryFile(dir=path.parent) as probe:
+                os.pwrite(probe.fileno(), bytes(1 << 16), 0 if facts is None else facts.st_size)
+                os.fsync(probe.fileno())
+        except OSError as error:
+            return error.errno in _FULL
+        return False
+
     def is_writable(self, path: Path) -> bool:
-        """Whether a directory's names may be changed."""
+        """Whether a file, or a directory's names, may be changed."""
         return os.access(path, os.W_OK)
 
     def facts(self, path: Path | str) -> os.stat_result | None:

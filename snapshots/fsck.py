@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapshots import copies, segment, tree_check
-from snapshots.database import check_beside
+from snapshots.database import check_beside, is_obstacle, typed_errors
 from snapshots.errors import DamagedFile, LibraryIsNewer, StoreBusy
 from snapshots.files import Files, typed
 from snapshots.journal_records import readable
@@ -105,11 +105,10 @@ def _check_tree(data_dir: Path, files: Files) -> tuple[list[Problem], int]:
             connection.execute("BEGIN")
             found = tree_check.problems(connection)
             return found, int(connection.execute("SELECT count(*) FROM nodes").fetchone()[0])
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            raise StoreBusy(30, path=data_dir / "tree.db") from error
-        return [Problem("tree.db", "", str(error))], 0
     except sqlite3.Error as error:
+        if is_obstacle(error):
+            with typed_errors(data_dir / "tree.db"):
+                raise
         return [Problem("tree.db", "", str(error))], 0
 
 
@@ -124,10 +123,11 @@ def _mend_tree(data_dir: Path, files: Files) -> list[str]:
             with contextlib.suppress(OSError, sqlite3.Error):
                 whole.append(copies.read(copy, files))
         damaged: sqlite3.Connection | None = None
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.DatabaseError):
             damaged = _open(data_dir, files)
         try:
-            made = salvage(damaged, whole)
+            with typed_errors(path):  # what cannot be reached is not lost: nothing is put in its place
+                made = salvage(damaged, whole)
         finally:
             for each in (damaged, *whole):
                 if each is not None:

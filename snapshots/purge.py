@@ -74,7 +74,7 @@ def _forget_files(
     for folder in (copies.folder(data_dir), data_dir / copies.DAMAGED):
         try:
             for path in files.listdir(folder):
-                files.unlink(path)
+                files.remove_all(path)
         except OSError as error:
             raise typed(error, folder) from error
         _sync(files, folder)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from snapshots import seals, states, tree
+from snapshots.database import is_obstacle
 from snapshots.errors import DamagedNode
 from snapshots.schema import APPLICATION_ID, FORMAT, FORMAT_2, READABLE_BY, TABLES
 
@@ -77,8 +78,14 @@ class _Source:
             except sqlite3.OperationalError as error:
                 if "no such column" in str(error):
                     return None
+                if is_obstacle(error):
+                    raise
                 self.lost.add(table)
-            except (sqlite3.Error, OverflowError):
+            except sqlite3.Error as error:
+                if is_obstacle(error):
+                    raise
+                self.lost.add(table)
+            except OverflowError:
                 self.lost.add(table)
         return list(found)
 

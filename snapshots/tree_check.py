@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from snapshots import find, seals, states, tree
+from snapshots.database import is_obstacle
 from snapshots.errors import DamagedNode
 from snapshots.schema import APPLICATION_ID, FORMAT
 
@@ -34,6 +35,8 @@ def problems(connection: sqlite3.Connection) -> list[Problem]:
         try:
             found += check(connection)
         except sqlite3.DatabaseError as error:
+            if is_obstacle(error):
+                raise
             found.append(Problem("tree.db", "", f"cannot be read to its end: {error}"))
     return found
 

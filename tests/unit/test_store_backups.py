@@ -76,6 +76,21 @@ def test_a_copy_of_a_damaged_library_replaces_no_good_one(library):
     assert copies(library) == good
 
 
+def test_a_copy_of_a_library_that_has_lost_a_page_is_no_backup(library):
+    """SQLite's own check raises over such a page instead of naming it."""
+    assert library.back_up()
+    good = copies(library)
+    path = library.data_dir / "tree.db"
+    with sqlite3.connect(path) as raw:
+        page = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'quicksaves'").fetchone()[0]
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * 4096 : page * 4096] = bytes(4096)
+    path.write_bytes(data)
+    with open_library(path.parent.parent) as again, pytest.raises(LibraryDamaged):
+        again.back_up(now=True)
+    assert copies(library) == good
+
+
 @pytest.mark.parametrize("call", ["create", "write", "sync", "rename", "sync_dir"])
 def test_a_full_disk_leaves_no_half_copy(tmp_path, call):
     files = FailingFiles({call}, 10**9)

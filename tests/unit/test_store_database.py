@@ -336,5 +336,53 @@ def test_a_database_with_a_second_name_is_refused(tmp_path):
 def test_every_error_of_sqlite_has_a_type_of_the_store(tmp_path, code, error):
     raised = sqlite3.OperationalError("words")
     raised.sqlite_errorcode = code
-    with pytest.raises(error), database._typed_errors(tmp_path):
+    with pytest.raises(error), database.typed_errors(tmp_path):
         raise raised
+
+
+def test_an_error_that_ends_the_transaction_by_itself_keeps_its_own_words(tmp_path):
+    """SQLite takes back some changes by itself, where the disk is full: then there is nothing to roll back."""
+    with open_library(tmp_path) as library:
+        base = library._db
+
+        class Ended(sqlite3.Connection):
+            fails: Exception | None = None
+
+            def execute(self, sql, *values):
+                if self.fails is not None and sql.startswith("SELECT 1 FROM sqlite_master"):
+                    super().execute("ROLLBACK")
+                    raise self.fails
+                return super().execute(sql, *values)
+
+        whole, base._connection = base._connection, sqlite3.connect(base.path, isolation_level=None, factory=Ended)
+        full = sqlite3.OperationalError("database or disk is full")
+        full.sqlite_errorcode = sqlite3.SQLITE_FULL
+        for fails, kind in ((full, StoreFull), (MemoryError(), StoreError)):
+            base._connection.fails = fails
+            with pytest.raises(kind), base.read():
+                pass
+            base._connection.fails = None
+            assert not base._connection.in_transaction
+            with base.write() as tx:
+                assert tx.execute("SELECT count(*) FROM nodes").fetchone() == (0,)
+        base._connection.close()
+        base._connection = whole
+
+
+def test_a_limit_of_file_sizes_or_a_quota_that_sqlite_takes_for_a_broken_disk_is_no_room(tmp_path, monkeypatch):
+    path = tmp_path / "tree.db"
+    path.write_bytes(bytes(9000))
+    failed = sqlite3.OperationalError("disk I/O error")
+    failed.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    for code, kind in ((errno.EFBIG, StoreFull), (errno.EDQUOT, StoreFull), (errno.EIO, StoreError), (0, StoreError)):
+
+        def write(fd, data, place, code=code):
+            if code:
+                raise OSError(code, "words")
+            return len(data)
+
+        monkeypatch.setattr(os, "pwrite", write)
+        with pytest.raises(kind) as found, database.typed_errors(path):
+            raise failed
+        assert type(found.value) is kind
+    assert list(tmp_path.iterdir()) == [path]

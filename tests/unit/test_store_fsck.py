@@ -10,8 +10,9 @@ import pytest
 from faults.kit import open_library, save, state_files, talk
 from golden.make_library import build, told
 
-from snapshots import LibraryDamaged, LibraryIsNewer, StoreBusy
+from snapshots import LibraryDamaged, LibraryIsNewer, StoreBusy, StoreError, StoreReadOnly
 from snapshots import fsck as fsck_module
+from snapshots.database import typed_errors
 from snapshots.files import Files
 from snapshots.fsck import fsck
 
@@ -276,3 +277,60 @@ def test_fsck_tells_a_missing_database_and_a_newer_one(tmp_path):
         fsck(tmp_path / "data", tmp_path / "cache")
     (tmp_path / "data" / "tree.db").unlink()
     assert [problem.what for problem in fsck(tmp_path / "data", tmp_path / "cache").problems] == ["there is no tree.db"]
+
+
+class Unreachable(sqlite3.Connection):
+    """Every look at a table fails as SQLite fails that is kept from its file."""
+
+    code = sqlite3.SQLITE_IOERR
+
+    def execute(self, sql, *values):
+        if sql.startswith(("SELECT", "BEGIN", "PRAGMA integrity_check")):
+            error = sqlite3.OperationalError("something is in the way")
+            error.sqlite_errorcode = self.code
+            raise error
+        return super().execute(sql, *values)
+
+
+@pytest.mark.parametrize("code", ["IOERR", "CANTOPEN", "NOMEM", "READONLY", "PROTOCOL", "PERM", "FULL", "INTERRUPT"])
+def test_a_library_that_cannot_be_reached_is_no_damaged_one_and_nothing_takes_its_place(folder, monkeypatch, code):
+    """A file system without locks, a journal of another user: what was said since the last backup is still there."""
+    with open_library(folder) as library:
+        library.back_up(now=True)
+        since = talk(library, library.conversations()[0].id, None, "said after the backup")[-1]
+    before = (folder / "data" / "tree.db").read_bytes()
+    real = sqlite3.connect
+    made = type("Made", (Unreachable,), {"code": getattr(sqlite3, f"SQLITE_{code}")})
+    with monkeypatch.context() as patch:
+        patch.setattr(fsck_module.sqlite3, "connect", lambda *a, **o: real(*a, factory=made, **o))
+        for repair in (False, True):
+            with pytest.raises(StoreError):
+                fsck(folder / "data", folder / "cache", repair=repair)
+    assert (folder / "data" / "tree.db").read_bytes() == before
+    with open_library(folder) as library:
+        assert library.node(since.id) == since
+
+
+def test_a_change_that_a_crash_cut_off_and_that_cannot_be_undone_here_is_said_and_not_taken_for_damage(
+    folder, tmp_path
+):
+    program = """if True:
+        import os, sqlite3, sys
+        tree = sqlite3.connect(sys.argv[1], isolation_level=None)
+        tree.executescript("PRAGMA cache_size=2; PRAGMA cache_spill=1; BEGIN IMMEDIATE; CREATE TABLE t(a)")
+        for _ in range(200):
+            tree.execute("INSERT INTO t VALUES (?)", ("x" * 3000,))
+        os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", program, str(folder / "data" / "tree.db")], check=True)
+    assert (folder / "data" / "tree.db-journal").stat().st_size
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    kept = Files.is_writable
+    Files.is_writable = lambda self, path: False
+    try:
+        with pytest.raises(StoreReadOnly, match="a crash cut off a change"), typed_errors(folder / "data" / "tree.db"):
+            raise error
+    finally:
+        Files.is_writable = kept
+    assert fsck(folder / "data", folder / "cache").problems == [], "where it can be undone, it is"

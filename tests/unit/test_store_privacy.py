@@ -247,11 +247,16 @@ def test_what_a_repair_keeps_aside_and_a_damaged_journal_are_forgotten_too(told,
     with sqlite3.connect(tmp_path / "data" / "tree.db") as raw:
         raw.execute("UPDATE conversations SET created = 0")
     raw.close()
+    strange = tmp_path / "data" / "journals" / f"{'0' * 32}.journal"
+    strange.mkdir()
+    (strange / "in it").write_text("x")
     fsck(tmp_path / "data", tmp_path / "cache", repair=True)
     assert holds(tmp_path / "data" / "damaged", *needles())
+    assert any(path.is_dir() for path in (tmp_path / "data" / "damaged").iterdir())
     with open_library(tmp_path) as again:
         again.delete_forever(secret)
     assert holds(tmp_path, *needles()) == set()
+    assert not list((tmp_path / "data" / "damaged").iterdir())
 
 
 @pytest.mark.parametrize("call", ["unlink", "create", "write", "rename", "sync", "sync_dir"])
