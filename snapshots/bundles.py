@@ -19,7 +19,6 @@ from snapshots.errors import DamagedFile, StoreError
 from snapshots.files import Files, typed
 from snapshots.ids import Packed
 from snapshots.lasting import Lasting
-from snapshots.looks import Seen
 from snapshots.places import LAYOUT, Chain, Piece, listed
 from snapshots.records import BLOCK, Chunk, FileCheck, LoadedState, SaveReport
 from snapshots.trust import Trust
@@ -36,7 +35,7 @@ _ATTEMPTS = 3
 class _Written(NamedTuple):
     """What a save did: segments written, reused and healed, bytes, and whether all was there that was thought to be.
 
-    `own` are the directories that it wrote to, as they looked behind it.
+    `names` are those of the files that it wrote or found whole, and that last; `own` are the directories it wrote to.
     """
 
     segments: int
@@ -44,7 +43,8 @@ class _Written(NamedTuple):
     healed: int
     size: int
     as_known: bool
-    own: Seen
+    names: set[str]
+    own: set[str]
 
 
 class Bundles:
@@ -81,8 +81,8 @@ class Bundles:
         chain = Chain(self._cache_dir, state_key, tokens)
         look = self._trust.look(chain)
         found, bad = self._walk(chain, self._decode)
-        self._trust.keep(chain, 0, (piece for piece, _ in found), look)
         self._lasting.found(piece.path for piece, _ in found)
+        self._trust.keep(chain, 0, (piece for piece, _ in found), look)
         chunks = tuple(Chunk(piece.start, piece.stop, arrays) for piece, arrays in found)
         valid = chunks[-1].stop if chunks else 0
         logits, hidden, dice_key = None, None, b""
@@ -196,8 +196,8 @@ class Bundles:
         look = self._trust.look(chain)
         known = self._trust.blocks(chain, look)
         found, _ = self._walk(chain, self._verify_all, known)
-        self._trust.keep(chain, known, (piece for piece, _ in found), look)
         self._lasting.found(piece.path for piece, _ in found)
+        self._trust.keep(chain, known, (piece for piece, _ in found), look)
         self._trust.looked(chain, look)
         covered = found[-1][0].stop if found else BLOCK * known
         block = covered - covered % BLOCK
@@ -218,10 +218,13 @@ class Bundles:
         for chunk in chunks:
             _check_chunk(chunk, chain.n_tokens)
         with self._saving:
-            look = self._trust.recent_look(chain)
+            look, known = self._trust.recent_look(chain), self._trust.blocks(chain)
             for attempt in range(_ATTEMPTS):
                 try:
-                    done = self._save_once(chain, chunks, logits, hidden, dice_key)
+                    if look is None:
+                        look = self._trust.look(chain)
+                        known = self._trust.blocks(chain, look)
+                    done = self._save_once(chain, known, chunks, logits, hidden, dice_key)
                     break
                 except FileNotFoundError as error:  # the cache was purged under the writer: begin again
                     look = None
@@ -231,12 +234,10 @@ class Bundles:
                     raise typed(error, chain.directory) from error
         if look is None or not done.as_known or not look.is_at(chain.directory, self._files):
             look = self._trust.look(chain)
-            known = self._trust.blocks(chain, look)
-        else:
-            known = self._trust.blocks(chain)
-        plan = chain.plan(self._files.is_there, known=known)
+            known = min(known, self._trust.blocks(chain, look))
+        # What others put there meanwhile does not count: nobody synced its names yet.
+        plan = chain.plan(lambda name: name in done.names and self._files.is_there(name), known=known)
         self._trust.keep(chain, known, plan, look, done.own)
-        self._lasting.found(piece.path for piece in plan)
         covered = plan[-1].stop if plan else BLOCK * known
         complete = covered == chain.n_tokens and (logits is not None or not chain.n_tokens)
         took = 1e3 * (time.perf_counter() - begun)
@@ -245,15 +246,15 @@ class Bundles:
     def _save_once(
         self,
         chain: Chain,
+        known: int,
         chunks: Sequence[Chunk],
         logits: np.ndarray | None,
         hidden: np.ndarray | None,
         dice_key: bytes,
     ) -> _Written:
-        """One try. Blocks that were verified before are looked at behind it, or where a chunk hangs on one."""
-        known = self._trust.blocks(chain)
+        """One try. Of blocks that are `known` only those are looked at that a chunk hangs on."""
         found, bad = self._walk(chain, self._verify_all, known)
-        self._lasting.found(piece.path for piece, _ in found)
+        there = [piece.path for piece, _ in found]
         covered = found[-1][0].stop if found else BLOCK * known
         written = reused = healed = 0
         as_known = True
@@ -262,7 +263,7 @@ class Bundles:
             for chunk in chunks:
                 piece = Piece(chunk.start, chunk.stop, chain.segment(chunk.start, chunk.stop))
                 if self._is_whole(chain, piece, bad):
-                    self._lasting.found([piece.path])
+                    there.append(piece.path)
                     reused += 1
                     continue
                 if self._is_within(chain, chunk, covered, known, bad):
@@ -275,17 +276,19 @@ class Bundles:
             for piece, data in many.encoded(chain, todo):
                 batch.add(piece.path, data)
             if logits is not None and self._has_final(chain, logits, hidden):
-                self._lasting.found([chain.final()])
+                there.append(chain.final())
             elif logits is not None:
                 arrays = {"logits": logits} if hidden is None else {"logits": logits, "hidden": hidden}
                 header = {**many.final_header(chain), "dice_key": dice_key.hex()}
                 batch.add(chain.final(), segment.encode(header, arrays))
             batch.publish()
+            self._lasting.found(there)
             lasting = self._lasting.cover(batch)
         self._lasting.synced(lasting)
         for path in batch.paths:
             self._trust.verified(path, self._files.signature(path))
-        return _Written(written, reused, healed, batch.size, as_known and not bad, lasting.own)
+        names, own = {str(path) for path in (*there, *batch.paths)}, {path.parent.name for path in batch.paths}
+        return _Written(written, reused, healed, batch.size, as_known and not bad, names, own)
 
     def _is_within(self, chain: Chain, chunk: Chunk, covered: int, known: int, bad: set[Path]) -> bool:
         """Whether a chunk that is no whole block is told by what covers the list's beginning."""

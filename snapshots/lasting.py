@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapshots.files import Files
-from snapshots.looks import TICK, Seen
+from snapshots.looks import TICK
 from snapshots.writer import Batch
+
+Seen = dict[Path, tuple[int, int]]
+"""Inode and time (ns) of directories."""
 
 
 class Covered(NamedTuple):
-    """What a batch syncs when it is finished: directories as they look, and how many finds were known of then.
+    """What a batch syncs when it is finished: directories as they looked `at` a time (ns).
 
-    `own` are those that it wrote to, by name.
+    `named` are the inodes of those whose own names last then, `finds` how many finds were known of.
     """
 
-    directories: dict[Path, tuple[int, int]]
     at: int
+    directories: Seen
+    named: dict[Path, int]
     finds: int
-    own: Seen
 
 
 class Lasting:
@@ -35,13 +38,13 @@ class Lasting:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._lock = threading.Lock()
-        self._synced: dict[Path, tuple[int, int]] = {}
-        self._named: set[Path] = set()  # directories whose own names were made to last
+        self._synced: Seen = {}
+        self._named: dict[Path, int] = {}
         self._in_doubt: dict[Path, int] = {}  # which find it was that put a name in doubt
         self._finds = 0
 
     def found(self, paths: Iterable[Path]) -> None:
-        """Files were found under these names, and may be relied upon."""
+        """Files were found under these names, and are going to be relied upon."""
         directories = {path.parent for path in paths}
         with self._lock:
             self._finds += 1
@@ -52,24 +55,24 @@ class Lasting:
         with self._lock:
             in_doubt, finds = set(self._in_doubt), self._finds
         at = time.time_ns()
-        now: dict[Path, tuple[int, int]] = {}
-        for directory in in_doubt | {path.parent for path in batch.paths}:
-            facts = self._files.facts(directory)
-            if facts is not None:
-                now[directory] = (facts.st_ino, facts.st_mtime_ns)
-        for above in {directory.parent for directory in now} - self._named:
-            self._files.keep_name(above / "any")
-            self._named.add(above)
-        changed = {directory for directory, seen in now.items() if self._synced.get(directory) != seen}
-        batch.cover(changed)
-        batch.cover({directory.parent for directory in changed & in_doubt - self._named})
-        own = {path.name: now[path] for path in {path.parent for path in batch.paths} & now.keys()}
-        return Covered(now, at, finds, own)
+        now = self._seen(in_doubt | {path.parent for path in batch.paths})
+        above = self._seen({directory.parent for directory in now})
+        batch.cover(directory for directory, seen in now.items() if self._synced.get(directory) != seen)
+        named = {directory: inode for directory, (inode, _) in {**now, **above}.items()}
+        unknown = {directory for directory, inode in named.items() if self._named.get(directory) != inode}
+        batch.cover(directory.parent for directory in unknown & now.keys() - batch.made)
+        for directory in unknown & above.keys():
+            self._files.keep_name(directory)
+        return Covered(at, now, named, finds)
+
+    def _seen(self, directories: Iterable[Path]) -> Seen:
+        found = {directory: self._files.facts(directory) for directory in directories}
+        return {path: (facts.st_ino, facts.st_mtime_ns) for path, facts in found.items() if facts is not None}
 
     def synced(self, covered: Covered) -> None:
         """A batch that covered this was finished. What had changed just before may change again and look the same."""
         before = covered.at - TICK
         with self._lock:
             self._synced.update((path, seen) for path, seen in covered.directories.items() if seen[1] <= before)
-            self._named |= covered.directories.keys()
+            self._named.update(covered.named)
             self._in_doubt = {path: find for path, find in self._in_doubt.items() if find > covered.finds}

@@ -51,13 +51,13 @@ class Look(NamedTuple):
             return NAMES
         return {name for name, _ in later.seen.items() ^ self.seen.items()} | self.in_doubt
 
-    def settled(self, names: set[str], own: Seen) -> Look:
+    def settled(self, names: set[str], own: Collection[str]) -> Look:
         """The look to compare a later one with, where files in the directories `names` are to be there.
 
-        What it tells nothing of is in doubt, too. `own` is how directories looked behind changes of this process.
+        What it tells nothing of is in doubt, too, and what this process wrote to since: its `own` directories.
         """
-        doubt = (names - self.seen.keys()) | (names & self.in_doubt)
-        return self._replace(seen={**self.seen, **own}, in_doubt=frozenset(doubt - own.keys()))
+        doubt = (names - self.seen.keys()) | (names & self.in_doubt) | names.intersection(own)
+        return self._replace(in_doubt=frozenset(doubt))
 
 
 def look(files: Files, directory: Path) -> Look:

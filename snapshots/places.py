@@ -75,6 +75,10 @@ class Chain:
         self._link(blocks)
         return memoryview(self._bytes)[: 4 * BLOCK * blocks], bytes(self._links[: LINK * (blocks + 1)])
 
+    def is_same(self, other: Chain) -> bool:
+        """Whether it is of the same tokens and state_key."""
+        return self.state_key == other.state_key and self._bytes == other._bytes
+
     def begins_with(self, head: memoryview) -> bool:
         """Whether these are the bytes of its first tokens."""
         return self._bytes.startswith(head)

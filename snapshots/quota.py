@@ -31,6 +31,7 @@ TARGET = 0.9
 FRESH_S = 600
 """Files so new may belong to a save whose row is not written yet."""
 _SAME_START = 33  # bytes: the width and 8 to 16 tokens
+_TOLD = 64  # removals between two notes of them
 _LINEAGES = 64
 _LINES = 16  # token lists of one conversation that are held at a time
 
@@ -258,12 +259,16 @@ def sweep(files: Files, cache_dir: Path, listing: Listing, states: Iterable[Stat
 def remove(files: Files, cache_dir: Path, doomed: Listing) -> Eviction:
     """Remove files and say so to all processes; what cannot be removed stays and is not counted."""
     removed = freed = 0
-    for path, facts in doomed.items():
-        with contextlib.suppress(OSError):
-            files.unlink(Path(path))
-            removed, freed = removed + 1, freed + facts.st_size
-    if removed:
-        note_removal(files, cache_dir / LAYOUT)
+    try:
+        for path, facts in doomed.items():
+            if removed % _TOLD == 0:  # also while it goes on: it may take long, and may be killed
+                note_removal(files, cache_dir / LAYOUT)
+            with contextlib.suppress(OSError):
+                files.unlink(Path(path))
+                removed, freed = removed + 1, freed + facts.st_size
+    finally:
+        if removed:
+            note_removal(files, cache_dir / LAYOUT)
     return Eviction(removed, freed, 0)
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from snapshots.files import Files
-from snapshots.looks import NAMES, Look, Seen, look, look_again
+from snapshots.looks import NAMES, Look, look, look_again
 from snapshots.places import LINK, Chain, Piece
 from snapshots.records import BLOCK
 
@@ -60,7 +60,7 @@ class Trust:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._kept: tuple[_Kept, ...] = ()
-        self._looked: tuple[str, Look, float] | None = None
+        self._looked: tuple[Chain, Look, float] | None = None
         self._match: tuple[Chain, tuple[_Kept, ...], _Kept | None, int] | None = None
         self._signatures: dict[str, tuple[int, ...]] = {}
 
@@ -102,9 +102,9 @@ class Trust:
 
     def _best(self, chain: Chain) -> tuple[_Kept | None, int]:
         """The list that has most blocks in common with this one from the beginning on, and how many."""
-        lists = self._kept
-        if self._match is not None and self._match[0] is chain and self._match[1] is lists:
-            return self._match[2], self._match[3]
+        lists, match = self._kept, self._match
+        if match is not None and match[0] is chain and match[1] is lists:
+            return match[2], match[3]
         best, count = None, 0
         for kept in lists:
             if kept.state_key == chain.state_key:
@@ -116,12 +116,12 @@ class Trust:
 
     def looked(self, chain: Chain, look: Look) -> None:
         """A save of this list is about to begin, for which this look was made."""
-        self._looked = chain.state_key, look, time.monotonic()
+        self._looked = chain, look, time.monotonic()
 
     def recent_look(self, chain: Chain) -> Look | None:
         """The look that was made for a save, once, as long as it tells how things are."""
         looked, self._looked = self._looked, None
-        if looked is None or looked[0] != chain.state_key or time.monotonic() - looked[2] > _RECENT_S:
+        if looked is None or not looked[0].is_same(chain) or time.monotonic() - looked[2] > _RECENT_S:
             return None
         return looked[1]
 
@@ -139,7 +139,7 @@ class Trust:
                 at = firsts.find(int(name, 16), at + 1, count)
         return found
 
-    def keep(self, chain: Chain, known: int, found: Iterable[Piece], look: Look, own: Seen | None = None) -> None:
+    def keep(self, chain: Chain, known: int, found: Iterable[Piece], look: Look, own: Collection[str] = ()) -> None:
         """Pieces were found whole after this look at the directories: those behind as many blocks as are `known`.
 
         Whole blocks are kept, in the place of lists that end within them. `own` are directories behind own changes.
@@ -149,9 +149,10 @@ class Trust:
             return
         head, links = chain.head(count)
         kept = _Kept(chain.state_key, head, links, look)
-        settled = look.settled({NAMES[first] for first in set(kept.firsts)}, own or {})
+        settled = look.settled({NAMES[first] for first in set(kept.firsts)}, own)
         others = [k for k in self._kept if k.state_key != chain.state_key or not chain.begins_with(k.head)]
         self._kept = (kept._replace(look=settled), *others)[:_LISTS]
 
     def _is_whole_block(self, piece: Piece) -> bool:
-        return piece.stop - piece.start == BLOCK and str(piece.path) in self._signatures
+        whole = piece.stop - piece.start == BLOCK
+        return whole and self.is_as_verified(str(piece.path), self._files.signature(piece.path))

@@ -22,6 +22,7 @@ class Batch:
         self._open: list[tuple[int, Path, Path]] = []
         self._made = 0
         self._touched: set[Path] = set()
+        self.made: set[Path] = set()  # directories that were not there before
         self.paths: list[Path] = []
         self.size = 0
 
@@ -46,6 +47,8 @@ class Batch:
             self._files.sync(fd)
         while self._open:
             fd, draft, path = self._open[0]
+            if path.parent not in self._touched and not self._files.is_there(str(path.parent)):
+                self.made.add(path.parent)
             self._files.make_dirs(path.parent)
             self._files.rename(draft, path)
             self._touched.add(path.parent)

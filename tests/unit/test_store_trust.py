@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from faults.kit import KEY, assert_true, chunks, logits, open_library, state_files
 
-from snapshots import Chunk, Message
+from snapshots import Chunk, Message, quota
 from snapshots.files import Files
-from snapshots.looks import MARK
+from snapshots.looks import MARK, note_removal
 from snapshots.places import LAYOUT, Chain
 
 LONG = [(7 * i) % 300 for i in range(64 * 600 + 5)]
@@ -75,6 +75,61 @@ def test_lists_that_are_saved_in_turn_are_each_looked_at_whole(tmp_path, lists):
                 assert 64 * at in looks[::lists]
                 assert set(looks[1::lists]) == {len(forks[1])}
                 assert keep(library, forks[0]).complete
+
+
+def test_a_file_that_was_removed_from_a_directory_that_we_write_to_is_missed(tmp_path):
+    with open_library(tmp_path) as library:
+        keep(library, LONG)
+        time.sleep(0.06)
+        keep(library, LONG)
+        for at in range(300, 308):
+            victim = segment(tmp_path, at)
+            victim.unlink()
+            more = ([*LONG[:-5], *([x] * 64)] for x in range(9999))
+            there = (
+                t for t in more if Chain(tmp_path / "cache", KEY, t).segment(64 * 600, 64 * 601).parent == victim.parent
+            )
+            tokens = next(there)
+            for _ in range(8):
+                keep(library, tokens)
+                time.sleep(0.06)
+            assert victim.exists()
+            keep(library, LONG)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_save_does_not_take_the_look_of_another_list_for_its_own(tmp_path, meanwhile):
+    one, other = LONG[: 64 * 600], [1, *LONG[: 64 * 600 - 1]]
+    with open_library(tmp_path) as library:
+        keep(library, one)
+        keep(library, other)
+        time.sleep(0.06)
+        keep(library, one)
+        keep(library, other)
+        if meanwhile:
+            library.save_from(KEY, one)
+        chain = Chain(tmp_path / "cache", KEY, one)
+        gone = [chain.segment(64 * at, 64 * at + 64) for at in range(580, 600)]
+        quota.remove(Files(), tmp_path / "cache", {str(path): path.stat() for path in gone})
+        library.save_from(KEY, other)
+        report = library.save_state(None, KEY, one, [], logits=np.zeros(3, "f4"))
+        assert not report.complete or meanwhile
+        keep(library, one)
+        assert all(path.exists() for path in gone)
+
+
+def test_a_block_that_was_replaced_behind_the_look_is_not_taken_for_the_one_that_was_verified(tmp_path):
+    with open_library(tmp_path) as library:
+        keep(library, LONG)
+        start = library.save_from(KEY, LONG)
+        path = segment(tmp_path, 500)
+        replace(path)
+        note_removal(Files(), tmp_path / "cache" / LAYOUT)
+        time.sleep(0.3)
+        report = library.save_state(None, KEY, LONG, [], logits=np.zeros(3, "f4"))
+        assert (start, report.complete) == (len(LONG), False)
+        assert keep(library, LONG).complete
+        assert_kept(library, LONG)
 
 
 def test_what_an_eviction_removes_is_missed_by_the_next_save_also_in_another_process(tmp_path):
