@@ -5,12 +5,15 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import signal
 import sys
+import threading
 from typing import TextIO
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and give its exit code; no traceback reaches a person unless FORKPOINT_DEBUG is set."""
+    ending = _end_at_ctrl_c()
     import click
 
     from app.cli import cli
@@ -23,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
             raw = stream is sys.stdout and codecs.lookup(stream.encoding or "ascii").name == "utf-8"
             stream.reconfigure(errors="surrogateescape" if raw else "replace")
     try:
+        if ending:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         instruction = os.environ.get("_FORKPOINT_COMPLETE")
         if instruction:
             from click.shell_completion import shell_complete
@@ -50,6 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
         _let_go_of_unwritten(sys.stdout)
         _let_go_of_unwritten(sys.stderr)
     return result if isinstance(result, int) else 0
+
+
+def _end_at_ctrl_c() -> bool:
+    """Let Ctrl+C simply end the program: an import that it comes into fails with whatever error. True where it does."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return True
+    return False
 
 
 def _complain(text: str) -> None:

@@ -92,7 +92,7 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
         raise click.UsageError("A PROMPT is needed ('-' reads stdin), or --at REF to continue.")
     from app.chat import Chat
 
-    listener = _Listener(as_json, given["branches"] or 1)
+    listener = _Listener(as_json, given["branches"] or 1, keeps=save_name is not None)
     chat = Chat(listener, _options(save_name, given), model=given["model"], config=_config())
     try:
         with _interruptible(chat, listener):
@@ -115,6 +115,8 @@ def run_command(prompt: tuple[str, ...], as_json: bool, save_name: str | None, f
                 print_json(result)
         if save_name is not None:
             _back_up(chat)
+        if listener.unsaid is not None:
+            raise listener.unsaid
     finally:
         listener.progress.clear()
         chat.close()
@@ -196,7 +198,9 @@ def _how_to_open(given: dict[str, Any], config: Any) -> tuple[Any, int | None]:
 class _Listener:
     """Writes what a chat reports, and remembers what the JSON result needs."""
 
-    def __init__(self, as_json: bool, branches: int) -> None:
+    def __init__(self, as_json: bool, branches: int, *, keeps: bool) -> None:
+        self.unsaid: OSError | None = None
+        self._keeps = keeps
         self.progress = ProgressLine()
         self.load_s = self.restore_s = 0.0
         self.restored: Restored | None = None
@@ -220,12 +224,12 @@ class _Listener:
         elif isinstance(event, Delta):
             self.progress.clear()
             if not self._as_json:
-                write_text(event.text)
+                self._say(write_text, event.text)
                 self._wrote = event.text
         elif isinstance(event, BranchDelta):
             self.progress.clear()
             if not self._as_json:
-                self._branches.hear(event)
+                self._say(self._branches.hear, event)
         elif isinstance(event, ReplyDone):
             self.reply = event
         elif isinstance(event, ContextFullOffer):
@@ -255,7 +259,17 @@ class _Listener:
         """The reply ended: a terminal's next line begins a new one."""
         self.progress.clear()
         if self._wrote and not self._wrote.endswith("\n") and sys.stdout.isatty():
-            write_text("\n")
+            self._say(write_text, "\n")
+
+    def _say(self, write: Callable[[Any], None], what: Any) -> None:
+        """Write as long as somebody reads; what is to be kept comes to its end all the same, and then it is told."""
+        if self.unsaid is None:
+            try:
+                write(what)
+            except OSError as error:
+                if not self._keeps:
+                    raise
+                self.unsaid = error
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -101,6 +103,14 @@ def bundled_model() -> Path:
         raise NoModel("The bundled model is missing; name a GGUF file with -m FILE.") from error
 
 
+def _text_of(path: Path) -> str:
+    """The text of a file; a pipe is not waited for. Raises OSError, UnicodeDecodeError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8") as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "It is not a file")
+        return file.read()
+
+
 def load_config(root: Path | None = None) -> Config:
     """Read the config file of `root` (default: the config directory); a missing one gives the defaults.
 
@@ -108,7 +118,7 @@ def load_config(root: Path | None = None) -> Config:
     """
     path = (root or directories().config) / CONFIG_FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         import tomllib  # most have no such file
 
         values = tomllib.loads(text)

@@ -171,6 +171,8 @@ def _about_the_rest(error: BaseException, name: str, e: dict[str, object]) -> st
         text = f"{where}{(error.strerror or str(error)).lower()}."
     elif isinstance(error, KeyboardInterrupt):
         text = "Stopped."
+    elif isinstance(error, MemoryError):
+        text = "There is not enough memory."
     else:
         text = str(error)
         if not text.endswith("."):  # not one of ours, which are sentences

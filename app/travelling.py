@@ -54,7 +54,8 @@ def write_file(path: Path, pieces: Iterable[bytes], *, force: bool, way_out: str
             os.fsync(draft.fileno())
             os.replace(draft.name, path)
         except BaseException:
-            os.unlink(draft.name)
+            with contextlib.suppress(FileNotFoundError):  # stopped right behind its renaming
+                os.unlink(draft.name)
             raise
     _sync_names(path.parent)
 

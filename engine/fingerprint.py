@@ -11,10 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.cache_files import cache_root
+from engine.cache_files import cache_root, open_regular
 from engine.gguf import GGUF
 
 _PIECE = 1 << 24
+
+
+_LARGEST = 1 << 16  # bytes of what is remembered of one file
 
 
 def key_of(fields: Mapping[str, Any]) -> str:
@@ -51,7 +54,8 @@ def remembered_tensors_digest(gguf: GGUF, threads: int) -> str:
     identity = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     place = cache_root() / "fingerprints" / (key_of({"file": identity})[:32] + ".json")
     try:
-        kept = json.loads(place.read_text("ascii"))
+        with open_regular(place) as file:
+            kept = json.loads(file.read(_LARGEST))
         if kept["file"] == identity and len(bytes.fromhex(kept["tensors"])) == 32:
             return str(kept["tensors"])
     except (OSError, ValueError, KeyError, TypeError):

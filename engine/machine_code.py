@@ -19,7 +19,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from engine.cache_files import only_ours
+from engine.cache_files import only_ours, open_regular
 from engine.kernels.target import target_machine
 
 _MAGIC = b"forkpoint machine code 1\n"
@@ -31,7 +31,7 @@ _C_TYPES: dict[str, Any] = {"i": ctypes.c_int64, "d": ctypes.c_double, "": None}
 def read(path: Path, key: str) -> bytes | None:
     """The object file kept at `path` under `key`, or None where there is none that can be trusted."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if not only_ours(os.fstat(file.fileno())):
                 return None
             data = file.read(_LARGEST)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.cache_files import cache_root, only_ours
+from engine.cache_files import cache_root, only_ours, open_regular
 from engine.errors import DamagedWeights
 from engine.repack import Matrix, packed_size
 
@@ -96,7 +96,7 @@ class PackedWeights:
             return None
         self._path = cache_root() / "weights" / f"{_key(self._tensors(), jobs)}.packed"
         try:
-            with open(self._path, "rb") as file:
+            with open_regular(self._path) as file:
                 found = os.fstat(file.fileno())
                 if not only_ours(found) or found.st_size != _BEGIN + size:
                     return None
