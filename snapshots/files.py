@@ -244,9 +244,11 @@ class Files:
         import tempfile
 
         facts = self.facts(path)
+        if facts is None:
+            return False
         try:
             with tempfile.TemporaryFile(dir=path.parent) as probe:
-                os.pwrite(probe.fileno(), bytes(1 << 16), 0 if facts is None else facts.st_size)
+                os.pwrite(probe.fileno(), bytes(1 << 16), facts.st_size)
                 os.fsync(probe.fileno())
         except OSError as error:
             return error.errno in _FULL

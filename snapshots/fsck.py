@@ -7,6 +7,7 @@ place.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -106,10 +107,19 @@ def _check_tree(data_dir: Path, files: Files) -> tuple[list[Problem], int]:
             found = tree_check.problems(connection)
             return found, int(connection.execute("SELECT count(*) FROM nodes").fetchone()[0])
     except sqlite3.Error as error:
-        if is_obstacle(error):
+        if is_obstacle(error) and not _is_bad_medium(data_dir / "tree.db", files):
             with typed_errors(data_dir / "tree.db"):
                 raise
         return [Problem("tree.db", "", str(error))], 0
+
+
+def _is_bad_medium(path: Path, files: Files) -> bool:
+    """Whether the disk does not give the file's bytes: only then is lost what SQLite cannot get at."""
+    try:
+        files.read(path, 1 << 40)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
 
 
 def _mend_tree(data_dir: Path, files: Files) -> list[str]:
@@ -127,12 +137,15 @@ def _mend_tree(data_dir: Path, files: Files) -> list[str]:
             damaged = _open(data_dir, files)
         try:
             with typed_errors(path):  # what cannot be reached is not lost: nothing is put in its place
-                made = salvage(damaged, whole)
+                bad = _is_bad_medium(path, files)
+                made = salvage(damaged, whole, bad_medium=bad)
         finally:
             for each in (damaged, *whole):
                 if each is not None:
                     each.close()
-        done = [f"tree.db is kept as {_set_aside(path, data_dir, files)}"] if files.signature(path) else []
+        done = []
+        if files.signature(path):  # what cannot be read cannot be copied: it gets another name
+            done.append(f"tree.db is kept as {_set_aside(path, data_dir, files, move=bad)}")
         journal = data_dir / "tree.db-journal"
         if files.signature(journal):
             _set_aside(journal, data_dir, files, move=True)

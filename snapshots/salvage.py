@@ -31,7 +31,8 @@ class Salvage(NamedTuple):
 class _Source:
     """What can be read of one file, table by table; `lost` names the tables of which not every row was whole."""
 
-    def __init__(self, connection: sqlite3.Connection | None) -> None:
+    def __init__(self, connection: sqlite3.Connection | None, *, bad_medium: bool = False) -> None:
+        self._bad_medium = bad_medium
         self.lost: set[str] = set()
         self.rows: dict[str, list[tuple[Any, ...]]] = {}
         self.nodes: dict[str, tuple[Any, ...]] = {}
@@ -78,11 +79,11 @@ class _Source:
             except sqlite3.OperationalError as error:
                 if "no such column" in str(error):
                     return None
-                if is_obstacle(error):
+                if is_obstacle(error) and not self._bad_medium:
                     raise
                 self.lost.add(table)
             except sqlite3.Error as error:
-                if is_obstacle(error):
+                if is_obstacle(error) and not self._bad_medium:
                     raise
                 self.lost.add(table)
             except OverflowError:
@@ -90,9 +91,14 @@ class _Source:
         return list(found)
 
 
-def salvage(damaged: sqlite3.Connection | None, copies: Iterable[sqlite3.Connection]) -> Salvage:
-    """Put a new library together; `copies` are the newest first."""
-    main = _Source(damaged)
+def salvage(
+    damaged: sqlite3.Connection | None, copies: Iterable[sqlite3.Connection], *, bad_medium: bool = False
+) -> Salvage:
+    """Put a new library together; `copies` are the newest first.
+
+    Raises sqlite3.Error where SQLite cannot get at the damaged one, which loses nothing; with a `bad_medium` it does.
+    """
+    main = _Source(damaged, bad_medium=bad_medium)
     notes: list[str] = []
     old = [_Source(copy) for copy in copies] if main.lost else []
     nodes, cut = _reachable(main, old)

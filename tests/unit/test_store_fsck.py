@@ -1,5 +1,6 @@
 """fsck: finds every damage that can be made, mends it from what is whole and from backups, and throws no text away."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -309,6 +310,33 @@ def test_a_library_that_cannot_be_reached_is_no_damaged_one_and_nothing_takes_it
     assert (folder / "data" / "tree.db").read_bytes() == before
     with open_library(folder) as library:
         assert library.node(since.id) == since
+
+
+def test_what_the_disk_itself_does_not_give_is_lost_and_comes_from_the_backup(folder, monkeypatch):
+    with open_library(folder) as library:
+        library.back_up(now=True)
+    before, real, path = everything(folder), sqlite3.connect, folder / "data" / "tree.db"
+    inode = path.stat().st_ino
+
+    def is_bad():
+        return path.exists() and path.stat().st_ino == inode
+
+    class BadSector(Files):
+        def read(self, wanted, limit):
+            if wanted == path and is_bad():
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(wanted, limit)
+
+    def connect(*arguments, **options):
+        kind = Unreachable if options.get("uri") and is_bad() else sqlite3.Connection
+        return real(*arguments, **options, factory=kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsck_module.sqlite3, "connect", connect)
+        report = fsck(folder / "data", folder / "cache", repair=True, files=BadSector())
+    assert report.problems
+    assert report.left == 0
+    assert everything(folder) == before
 
 
 def test_a_change_that_a_crash_cut_off_and_that_cannot_be_undone_here_is_said_and_not_taken_for_damage(
